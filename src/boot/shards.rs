@@ -17,7 +17,7 @@ use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::delivery::capacity::Gate;
 use crate::delivery::flow_hash::FlowHasher;
-use crate::delivery::view::DestinationsShelf;
+use crate::delivery::survey::DestinationsShelf;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::handoff::StsPolicies;

@@ -53,7 +53,7 @@ fn print_list(list: &DestinationList) {
         println!(
             "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  {}",
             if row.name.is_empty() { &row.destination } else { &row.name },
-            row.queued,
+            row.queued + row.waiting,
             row.in_flight,
             row.connections.all,
             row.per_minute,
@@ -85,6 +85,7 @@ fn print_row(row: &DestinationRow) {
     field("state", row.state.as_str());
     field_if("until", row.binding.until_ms().map(time));
     field("queued", row.queued);
+    field("waiting for a place in the queue", row.waiting);
     field("being sent", row.in_flight);
     field("sent per minute", row.per_minute);
     let connections = &row.connections;
@@ -105,10 +106,34 @@ fn print_row(row: &DestinationRow) {
         "recipients: {} delivered, {} refused, {} deferred",
         row.delivered, row.refused, row.deferred
     );
-    println!("connections lost: {}, failures in a row: {}", row.lost, row.failures);
+    println!("connections lost: {}, failures: {}", row.lost, row.failures);
     field("returned to home shard", row.handed_back);
     field_if("last error", row.last_error.as_ref());
+    field_if("of host", row.last_host.as_ref());
     field_if("this server lacked", row.lack.as_ref());
+    for one in &row.sources {
+        println!(
+            "source {}: {} connections, window {}, {}{}",
+            one.source.as_deref().unwrap_or("(any address)"),
+            one.connections,
+            one.window,
+            one.binding.state().as_str(),
+            one.binding
+                .until_ms()
+                .map(|until| format!(" until {}", time(until)))
+                .unwrap_or_default(),
+        );
+    }
+    for one in &row.evidence {
+        println!(
+            "rule {} acted at {}, until {}, on the reply to {}: {}",
+            plain(&one.rule),
+            time(one.at_ms),
+            time(one.until_ms),
+            one.message,
+            plain(&one.reply),
+        );
+    }
     if !row.stripes.is_empty() {
         println!("split over {} shards; see --json for each", row.stripes.len());
     }

@@ -4,7 +4,6 @@
 //!           out of a list; a pause that not all shards have taken is a fault.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -15,6 +14,9 @@ use crate::control::call::CarryOut;
 use crate::control::call::Outcome;
 use crate::control::rows;
 use crate::control::server::Control;
+use crate::delivery::job::Now;
+use crate::delivery::owner::Owner;
+use crate::delivery::view::DestinationView;
 use crate::operations::OpFault;
 use crate::operations::destination::DESTINATIONS_SHOWN_MAX;
 use crate::operations::destination::DestinationDetails;
@@ -25,8 +27,6 @@ use crate::operations::destination::PauseDestination;
 use crate::operations::destination::PausedDestination;
 use crate::operations::destination::ResumeDestination;
 use crate::operations::destination::ShowDestination;
-use crate::outbound::owner::DestinationView;
-use crate::outbound::owner::Owner;
 use crate::queue::admin::pauses::PauseFault;
 use crate::queue::admin::pauses::Pauses;
 use crate::shard::Delivering;
@@ -42,7 +42,8 @@ impl CarryOut for ListDestinations {
 }
 
 async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>, OpFault> {
-    let asked = move |shard: &Delivering| shard.owner.destinations(limit);
+    let asked =
+        move |shard: &Delivering| shard.with_owner(|owner, now| owner.destinations(limit, now));
     let found = control.ask_all(ShardRequest::Ask, asked).await?;
     let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
     let mut rows = merged(&found);
@@ -52,7 +53,9 @@ async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>,
     }
     // A stripe may be too small for its own shard's list and still belongs to the sum.
     let keys: Vec<Box<str>> = rows.iter().map(|row| row.destination.as_str().into()).collect();
-    let asked = move |shard: &Delivering| shard.owner.destinations_keyed(&keys);
+    let asked = move |shard: &Delivering| {
+        shard.with_owner(|owner, now| owner.destinations_keyed(&keys, now))
+    };
     Ok(merged(&control.ask_all(ShardRequest::Ask, asked).await?))
 }
 
@@ -68,11 +71,15 @@ impl CarryOut for ShowDestination {
         let destination = call.into_operation().destination;
         let name = Pauses::settled(&destination);
         let _one_at_a_time = control.pausing.lock().await;
-        let asked = move |shard: &Delivering| shard.owner.destinations_named(&name);
+        let asked = move |shard: &Delivering| {
+            shard.with_owner(|owner, now| owner.destinations_named(&name, now))
+        };
         let found = control.ask_all(ShardRequest::Ask, asked).await?;
         let paused_by_operator = found.iter().any(|(_, (_, is_paused))| *is_paused);
-        let views: Vec<_> = found.into_iter().map(|(shard, (views, _))| (shard, views)).collect();
-        let destinations = merged(&views);
+        let each = found.iter().flat_map(|(shard, (views, _))| {
+            views.iter().map(|view| rows::detailed_row(view, *shard, control.spool()))
+        });
+        let destinations = rows::merged(each);
         if destinations.is_empty() && !paused_by_operator {
             let what = format!("{destination}: no such destination at present");
             return Err(OpFault::not_found("no_such_destination", what)
@@ -85,14 +92,18 @@ impl CarryOut for ShowDestination {
 impl CarryOut for PauseDestination {
     async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let destination = call.into_operation().destination;
-        change(control, destination, Pauses::add, |owner, name| owner.pause(name)).await
+        change(control, destination, Pauses::add, |owner, name, now| owner.pause(name, now.mono))
+            .await
     }
 }
 
 impl CarryOut for ResumeDestination {
     async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let destination = call.into_operation().destination;
-        change(control, destination, Pauses::remove, |owner, name| owner.resume(name)).await
+        change(control, destination, Pauses::remove, |owner, name, now| {
+            owner.resume(name, now.mono)
+        })
+        .await
     }
 }
 
@@ -101,7 +112,7 @@ async fn change(
     control: &Control,
     destination: String,
     in_file: fn(&Pauses, &str) -> Result<(), PauseFault>,
-    on_shard: fn(&Rc<Owner>, &str) -> Vec<Box<str>>,
+    on_shard: fn(&mut Owner, &str, Now) -> Vec<Box<str>>,
 ) -> Result<PausedDestination, OpFault> {
     let name = Pauses::settled(&destination);
     let _one_at_a_time = control.pausing.lock().await;
@@ -116,7 +127,8 @@ async fn change(
         }
         _ => {}
     }
-    let asked = move |shard: &Delivering| on_shard(&shard.owner, &name);
+    let asked =
+        move |shard: &Delivering| shard.with_owner(|owner, now| on_shard(owner, &name, now));
     let touched = control.ask_all(ShardRequest::Change, asked).await?;
     if touched.len() < control.shards() {
         let what = format!("{destination}: not all shards have answered");

@@ -15,22 +15,29 @@ use crate::control::queue::parse_id;
 use crate::control::queue::queue_fault;
 use crate::control::rows;
 use crate::control::server::Control;
+use crate::delivery::view;
+use crate::delivery::view::JobView;
+use crate::delivery::view::Standing;
+use crate::delivery::view::WaitingView;
 use crate::operations::OpFault;
 use crate::operations::destination::Binding;
 use crate::operations::destination::DestinationRow;
+use crate::operations::destination::EvidenceRow;
 use crate::operations::why::ConnectionHolder;
 use crate::operations::why::ExplainMessage;
 use crate::operations::why::ExplainedJob;
 use crate::operations::why::Explanation;
+use crate::operations::why::FiledJob;
+use crate::operations::why::Granted;
 use crate::operations::why::Place;
 use crate::operations::why::QueuedJob;
-use crate::outbound::operator;
-use crate::outbound::operator::Standing;
-use crate::outbound::owner::JobView;
-use crate::outbound::scheduler::Why;
+use crate::operations::why::ResolvingFor;
+use crate::operations::why::WaitingJob;
 use crate::queue::Spool;
 use crate::queue::admin::inspect;
 use crate::queue::admin::inspect::Details;
+use crate::queue::admin::inspect::FILED_COUNT_MAX;
+use crate::queue::admin::inspect::FiledPlace;
 use crate::queue::admin::inspect::JobRow;
 use crate::shard::Delivering;
 use crate::wire::mail::date;
@@ -42,13 +49,25 @@ impl CarryOut for ExplainMessage {
     async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let text = call.into_operation().id;
         let id = parse_id(control.spool(), "id", &text)?;
-        let details = control.read(move |spool| read(&text, id, spool)).await?;
+        let (details, filed) = control
+            .read(move |spool| Ok((read(&text, id, spool)?, filed(&text, id, spool)?)))
+            .await?;
         let numbers: Vec<u16> = details.jobs.iter().map(|job| job.number).collect();
-        let asked = move |shard: &Delivering| operator::standings(&shard.home, id, &numbers);
-        let standings = control.ask(control.home_of(id)?, asked).await?;
-        let mut places = HashMap::with_capacity(standings.len());
-        for standing in standings {
-            places.insert(standing.job, place(control, id, standing).await);
+        let targets: Vec<u64> = filed.iter().map(|place| place.flow.destination).collect();
+        let asked = move |shard: &Delivering| {
+            shard.with_home(|home, now| {
+                let under = targets.iter().map(|target| home.filed_under(*target, now));
+                (home.standings(id, &numbers, now), under.collect::<Vec<_>>())
+            })
+        };
+        let (standings, under) = control.ask(control.home_of(id)?, asked).await?;
+        let mut places = HashMap::with_capacity(details.jobs.len());
+        for (place, flow) in filed.into_iter().zip(under) {
+            let filed = Some(Box::new(filed_job(&place, flow.as_ref(), control.spool())));
+            places.insert(place.job, Place::Store { filed });
+        }
+        for (number, standing) in standings {
+            places.insert(number, place(control, standing).await);
         }
         Ok(explain(&details, Some(places), wall_ms()))
     }
@@ -64,38 +83,78 @@ fn read(text: &str, id: MessageId, spool: &Spool) -> Result<Details, OpFault> {
     inspect::show(spool, id).map_err(|fault| queue_fault(fault).about(text))
 }
 
-/// Where a job in memory is, asked of the owner of its destination.
-async fn place(control: &Control, id: MessageId, standing: Standing) -> Place {
-    let hop = standing.hop.zip(standing.owner).filter(|_| standing.is_out);
-    let Some((hop, owner)) = hop else {
-        return standing.lack.map_or(Place::Home, |what| Place::Lacking { what: what.into() });
-    };
-    let (destination, job) = (hop.destination.clone(), standing.job);
-    let asked = move |shard: &Delivering| shard.owner.why(&destination, id, job);
-    match control.ask(owner, asked).await {
-        Ok(Some(view)) => place_of(control.spool(), view, owner),
-        Ok(None) => Place::Home,
-        Err(fault) => Place::Silent { fault: fault.detail },
+fn filed(text: &str, id: MessageId, spool: &Spool) -> Result<Vec<FiledPlace>, OpFault> {
+    inspect::filed(spool, id).map_err(|fault| queue_fault(fault).about(text))
+}
+
+fn filed_job(place: &FiledPlace, flow: Option<&view::FlowView>, spool: &Spool) -> FiledJob {
+    FiledJob {
+        destination: flow.map(|flow| flow.name.to_string()),
+        ahead: place.ahead as u64,
+        granted: flow.map(|flow| rows::granted(&flow.state, flow.places.total, flow.at, spool)),
+    }
+}
+
+/// Where a job in memory is. The owner of its destination is asked for one that is out.
+async fn place(control: &Control, standing: Standing) -> Place {
+    match standing {
+        Standing::Reading => Place::Reading,
+        Standing::Resolving(waits_for) => Place::Resolving {
+            waits_for: match waits_for {
+                view::ResolvingFor::Lookup { ahead, places } => {
+                    ResolvingFor::Lookup { ahead: ahead as u64, places: places as u64 }
+                }
+                view::ResolvingFor::Answer => ResolvingFor::Answer,
+                view::ResolvingFor::Again { at, lack } => ResolvingFor::Again {
+                    at_ms: at.map(|at| at.as_ms()),
+                    lack: lack.map(|lack| lack.words().to_owned()),
+                },
+                view::ResolvingFor::Numbers => ResolvingFor::Numbers,
+            },
+        },
+        Standing::Waiting(view) => Place::Waiting(Box::new(waiting_job(&view, control.spool()))),
+        Standing::Writing { partition } => Place::Writing { partition: partition.0 },
+        Standing::Out { owner, job, .. } => {
+            let asked =
+                move |shard: &Delivering| shard.with_owner(|owner, now| owner.why(job, now));
+            match control.ask(owner, asked).await {
+                Ok(Some(view)) => place_of(control.spool(), view, owner),
+                Ok(None) => Place::Passing,
+                Err(fault) => Place::Silent { fault: fault.detail },
+            }
+        }
+    }
+}
+
+fn waiting_job(view: &WaitingView, spool: &Spool) -> WaitingJob {
+    WaitingJob {
+        destination: view.destination.to_string(),
+        name: view.name.to_string(),
+        owner: view.owner.0,
+        ahead: view.ahead.map(|ahead| ahead as u64),
+        places: view.places.total.into(),
+        places_per_flow: view.places.per_flow.into(),
+        out: view.out.into(),
+        granted: rows::granted(&view.state, view.places.total, view.at, spool),
     }
 }
 
 fn place_of(spool: &Spool, view: JobView, owner: ShardId) -> Place {
-    let destination = rows::destination_row(&view.destination, owner);
+    let destination = rows::detailed_row(&view.destination, owner, spool);
+    let Some(ahead) = view.ahead else {
+        return Place::Sending { destination: Box::new(destination) };
+    };
     let holders = view.holders.into_iter().map(|(destination, connections)| ConnectionHolder {
         destination: destination.into(),
         connections: connections.into(),
     });
-    match view.why {
-        Some(Why::InFlight) => Place::Sending { destination: Box::new(destination) },
-        Some(Why::Queued { ahead, binding }) => Place::Queued(Box::new(QueuedJob {
-            ahead: ahead as u64,
-            binding: rows::binding_of(binding),
-            destination,
-            under_way: view.under_way.iter().map(|id| spool.public_id(*id).to_string()).collect(),
-            shard_connections: holders.collect(),
-        })),
-        None => Place::Home,
-    }
+    Place::Queued(Box::new(QueuedJob {
+        ahead: ahead as u64,
+        binding: destination.binding,
+        destination,
+        under_way: view.under_way.iter().map(|id| spool.public_id(*id).to_string()).collect(),
+        shard_connections: holders.collect(),
+    }))
 }
 
 /// All that is known. `places`: where jobs in memory are, by number; `None`: no server runs.
@@ -103,7 +162,7 @@ fn explain(details: &Details, places: Option<HashMap<u16, Place>>, now_ms: u64) 
     let server_runs = places.is_some();
     let mut places = places.unwrap_or_default();
     let jobs = details.jobs.iter().map(|job| {
-        let place = places.remove(&job.number).unwrap_or(Place::Store);
+        let place = places.remove(&job.number).unwrap_or(Place::Store { filed: None });
         explain_job(details, job, place, (server_runs, now_ms))
     });
     Explanation {
@@ -148,13 +207,17 @@ fn explain_job(
 /// When the job should be delivered if the next attempt succeeds.
 fn finish_ms(job: &ExplainedJob, now_ms: u64) -> Option<u64> {
     match &job.place {
-        Place::Sending { .. } | Place::Home | Place::Lacking { .. } => Some(now_ms),
-        Place::Store => job.next_attempt_ms,
+        Place::Sending { .. }
+        | Place::Reading
+        | Place::Resolving { .. }
+        | Place::Passing
+        | Place::Writing { .. } => Some(now_ms),
+        Place::Store { filed: None } => job.next_attempt_ms,
         Place::Queued(queued) if queued.binding != Binding::Paused => {
             let start_ms = queued.binding.until_ms().unwrap_or(0).max(now_ms);
             Some(start_ms + (queued.ahead + 1) * 60_000 / pace(&queued.destination)?)
         }
-        Place::Queued(_) | Place::Silent { .. } => None,
+        Place::Store { .. } | Place::Waiting(_) | Place::Queued(_) | Place::Silent { .. } => None,
     }
 }
 
@@ -192,20 +255,28 @@ fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> 
         Place::Silent { .. } => {
             said.push("The shard that owns the destination does not answer.".to_owned());
         }
-        Place::Lacking { what } => said.push(format!(
-            "Waiting for a resource of this server ({what}). This does not count as an attempt."
-        )),
-        Place::Home => said.push("Being routed, resolved or stored now.".to_owned()),
-        Place::Store if job.state == "held" => {
+        Place::Reading => said.push("Its record is being read.".to_owned()),
+        Place::Resolving { waits_for } => said.push(resolving_sentence(waits_for, now_ms)),
+        Place::Waiting(waiting) => said.extend(waiting_sentences(waiting, now_ms)),
+        Place::Passing => {
+            said.push("On its way to or from the shard of its destination.".to_owned());
+        }
+        Place::Writing { partition } => {
+            said.push(format!("A change of it is being written to partition {partition}."));
+        }
+        Place::Store { .. } if job.state == "held" => {
             said.push("Held: no delivery attempt until `queue release`.".to_owned());
         }
-        Place::Store if !server_runs => {
+        Place::Store { .. } if !server_runs => {
             said.push("The server is not running; nothing is sent until it starts.".to_owned());
         }
-        Place::Store if due_ms > now_ms => {
+        Place::Store { filed: Some(filed) } => said.extend(filed_sentences(filed, due_ms, now_ms)),
+        Place::Store { filed: None } if due_ms > now_ms => {
             said.push(format!("Next attempt at {}, in {}.", at(due_ms), span(due_ms - now_ms)));
         }
-        Place::Store => said.push("Due now; about to be read from the store.".to_owned()),
+        Place::Store { filed: None } => {
+            said.push("Due now; about to be read from the store.".to_owned());
+        }
     }
     said.push(attempts_sentence(job));
     if let Place::Queued(queued) = &job.place {
@@ -241,17 +312,136 @@ fn attempts_sentence(job: &ExplainedJob) -> String {
     }
 }
 
-fn queued_sentences(queued: &QueuedJob, now_ms: u64) -> Vec<String> {
-    let ahead = match queued.ahead {
+fn resolving_sentence(waits_for: &ResolvingFor, now_ms: u64) -> String {
+    match waits_for {
+        ResolvingFor::Lookup { ahead, places } => format!(
+            "Waiting for one of the {places} lookups that the shard makes at a time; {}.",
+            ahead_words(*ahead)
+        ),
+        ResolvingFor::Answer => {
+            "Its route, mail exchangers and policies are being looked up.".to_owned()
+        }
+        ResolvingFor::Again { lack: Some(lack), .. } => format!(
+            "Waiting for a resource of this server ({lack}). This does not count as an attempt."
+        ),
+        ResolvingFor::Again { at_ms, lack: None } => {
+            format!("Its lookup begins again at {}.", at(at_ms.unwrap_or(now_ms)))
+        }
+        ResolvingFor::Numbers => "It is being split by the routes of its recipients.".to_owned(),
+    }
+}
+
+fn ahead_words(ahead: u64) -> String {
+    match ahead {
         0 => "no message is ahead".to_owned(),
         1 => "1 message is ahead".to_owned(),
         ahead => format!("{ahead} messages are ahead"),
-    };
-    let mut said = vec![format!("Queued for {}; {ahead}.", name_of(&queued.destination))];
-    said.push(binding_sentence(queued, now_ms));
-    if let Some(error) = &queued.destination.last_error {
-        said.push(format!("Last error of the destination: {error}"));
     }
+}
+
+/// A job at its home shard.
+fn waiting_sentences(waiting: &WaitingJob, now_ms: u64) -> Vec<String> {
+    let WaitingJob { destination, name, places, places_per_flow, out, .. } = waiting;
+    let key = match name == destination {
+        true => destination.clone(),
+        false => format!("{name} ({destination})"),
+    };
+    let Some(ahead) = waiting.ahead else {
+        return vec![format!(
+            "For {key}; waits because earlier deliveries of its partition are not yet durable."
+        )];
+    };
+    let mut said = vec![format!("Waiting at its home shard for {key}; {}.", ahead_words(ahead))];
+    said.push(match waiting.granted.binding {
+        Binding::Places { .. } => format!(
+            "The home shard may have {places} messages at shard {} ({places_per_flow} of one tenant \
+             and class); {out} are there.",
+            waiting.owner
+        ),
+        binding => granted_sentence(binding, now_ms),
+    });
+    said.extend(grant_facts(&waiting.granted));
+    said
+}
+
+/// A job on disk.
+fn filed_sentences(filed: &FiledJob, due_ms: u64, now_ms: u64) -> Vec<String> {
+    let destination = filed.destination.as_deref().unwrap_or("its destination");
+    let ahead = match filed.ahead {
+        ahead if ahead >= FILED_COUNT_MAX as u64 => format!("more than {ahead} messages are ahead"),
+        ahead => ahead_words(ahead),
+    };
+    let mut said = vec![format!("On disk, filed under {destination}; {ahead}.")];
+    if due_ms > now_ms {
+        said.push(format!("Next attempt not before {}, in {}.", at(due_ms), span(due_ms - now_ms)));
+    }
+    if let Some(granted) = &filed.granted {
+        said.push(granted_sentence(granted.binding, now_ms));
+        said.extend(grant_facts(granted));
+    }
+    said
+}
+
+/// What the owner of the destination told with its last grant.
+fn granted_sentence(binding: Binding, now_ms: u64) -> String {
+    let until_ms = binding.until_ms().unwrap_or(now_ms);
+    let until =
+        format!("until {}, {} from now", at(until_ms), span(until_ms.saturating_sub(now_ms)));
+    match binding {
+        Binding::Paused => {
+            "The destination is paused by an operator; resume it with `destination resume`.".into()
+        }
+        Binding::BackingOff { .. } => {
+            format!("The destination failed repeatedly (backoff); no connection is opened {until}.")
+        }
+        Binding::Suspended { .. } => {
+            format!("A rule for replies has suspended the destination {until}.")
+        }
+        Binding::Probing => {
+            "The destination failed before; one connection is probing it now.".into()
+        }
+        Binding::Rate { .. } => format!("The rate limit of the destination is exhausted {until}."),
+        Binding::OwnLimit { .. } => format!(
+            "This server lacks a resource for a connection {until}. This counts neither as an \
+             attempt nor as a failure of the destination."
+        ),
+        Binding::Closing => "The server is shutting down.".into(),
+        Binding::Places { limit } => {
+            format!("The home shard may have {limit} messages at the shard of the destination.")
+        }
+        _ => "No limit is reached.".into(),
+    }
+}
+
+fn grant_facts(granted: &Granted) -> Vec<String> {
+    let error = error_sentence(granted.last_error.as_deref(), granted.last_host.as_deref());
+    error.into_iter().chain(granted.evidence.as_ref().map(evidence_sentence)).collect()
+}
+
+fn error_sentence(error: Option<&str>, host: Option<&str>) -> Option<String> {
+    let host = host.map(|host| format!(" ({host})")).unwrap_or_default();
+    error.map(|error| format!("Last error of the destination{host}: {error}"))
+}
+
+fn evidence_sentence(evidence: &EvidenceRow) -> String {
+    let EvidenceRow { at_ms, until_ms, rule, reply, message } = evidence;
+    format!(
+        "The rule {rule} has acted at {}, until {}, on the reply to {message}: {reply}",
+        at(*at_ms),
+        at(*until_ms)
+    )
+}
+
+fn queued_sentences(queued: &QueuedJob, now_ms: u64) -> Vec<String> {
+    let destination = &queued.destination;
+    let mut said =
+        vec![format!("Queued for {}; {}.", name_of(destination), ahead_words(queued.ahead))];
+    said.push(binding_sentence(queued, now_ms));
+    said.extend(error_sentence(
+        destination.last_error.as_deref(),
+        destination.last_host.as_deref(),
+    ));
+    said.extend(destination.evidence.last().map(evidence_sentence));
     said
 }
 
@@ -267,15 +457,6 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
         false => format!("; being sent now: {}", named(&queued.under_way, "messages")),
     };
     match queued.binding {
-        Binding::Paused => {
-            "The destination is paused by an operator; resume it with `destination resume`.".into()
-        }
-        Binding::BackingOff { .. } => {
-            format!("The destination failed repeatedly (backoff); no connection is opened {until}.")
-        }
-        Binding::Probing => {
-            "The destination failed before; one connection is probing it now.".to_owned()
-        }
         Binding::Throttled { .. } => {
             format!("The destination asked for less mail; nothing is sent {until}.")
         }
@@ -307,15 +488,19 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             "The limit is {} connections; {in_use} are in use{sending}.",
             destination.connections.max
         ),
-        Binding::ShardConnections { limit } => {
+        Binding::ServerConnections { limit } => {
             let holder =
                 |one: &ConnectionHolder| format!("{} to {}", one.connections, one.destination);
             let holders: Vec<String> = queued.shard_connections.iter().map(holder).collect();
-            format!("All {limit} connections of the shard are in use: {}.", holders.join(", "))
+            format!(
+                "All {limit} connections of the server are in use; on this shard: {}.",
+                holders.join(", ")
+            )
         }
         Binding::Nothing => {
             "No limit is reached; the next free connection sends the message.".to_owned()
         }
+        binding => granted_sentence(binding, now_ms),
     }
 }
 
@@ -399,12 +584,17 @@ mod tests {
         let rows: [(&str, ExplainedJob, bool, &[&str]); 9] = [
             (
                 "store",
-                job("waiting", Place::Store),
+                job("waiting", Place::Store { filed: None }),
                 true,
                 &["in 60 seconds", "2 attempts so far", "450 later"],
             ),
-            ("held", job("held", Place::Store), true, &["Held: no delivery attempt"]),
-            ("stopped", job("waiting", Place::Store), false, &["is not running"]),
+            (
+                "held",
+                job("held", Place::Store { filed: None }),
+                true,
+                &["Held: no delivery attempt"],
+            ),
+            ("stopped", job("waiting", Place::Store { filed: None }), false, &["is not running"]),
             ("sending", job("waiting", sending), true, &["Being sent to a (s:25) now"]),
             (
                 "paused",
@@ -428,7 +618,7 @@ mod tests {
                 true,
                 &["30 per minute is exhausted", "30 seconds from now", "At 30 messages per minute"],
             ),
-            ("shard", queued(Binding::ShardConnections { limit: 9 }, 9), true, &["9 to big.test"]),
+            ("shard", queued(Binding::ServerConnections { limit: 9 }, 9), true, &["9 to big.test"]),
             ("back-off", queued(Binding::BackingOff { until_ms }, 9), true, &["opened until"]),
         ];
         for (name, job, runs, words) in rows {

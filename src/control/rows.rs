@@ -6,16 +6,29 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use crate::base::Mono;
 use crate::base::ShardId;
+use crate::base::Wall;
+use crate::delivery::destination::Bound;
+use crate::delivery::job::Now;
+use crate::delivery::survey::DestinationsShelf;
+use crate::delivery::view;
+use crate::delivery::view::DestinationView;
+use crate::handoff::frames::Binds;
+use crate::handoff::frames::Evidence;
+use crate::handoff::frames::GrantState;
 use crate::operations::destination::Binding;
 use crate::operations::destination::Connections;
 use crate::operations::destination::DestinationRow;
+use crate::operations::destination::EvidenceRow;
 use crate::operations::destination::RateLimits;
-use crate::outbound::destination;
-use crate::outbound::owner::DestinationView;
-use crate::outbound::survey::DestinationsShelf;
+use crate::operations::destination::SourceRow;
+use crate::operations::why::Granted;
+use crate::queue::Spool;
+use crate::queue::admin::operate::HELD_DUE_MS;
 
 /// The largest destinations by the shards' last snapshots.
 pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
@@ -30,63 +43,130 @@ pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<Destinat
 }
 
 pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> DestinationRow {
-    let one = &view.summary;
-    let (counts, counters) = (&one.connections, &one.counters);
-    let binding = binding_of(one.binding);
+    let (counts, counters) = (&view.connections, &view.counters);
+    let binding = binding_of(view.binding, view.at);
     DestinationRow {
-        destination: one.key.to_string(),
+        destination: view.key.to_string(),
         name: view.name.to_string(),
         shard: Some(shard.0),
         state: binding.state(),
         binding,
-        queued: one.queued as u64,
-        in_flight: one.in_flight.into(),
-        per_minute: one.per_minute,
+        queued: view.queued as u64,
+        waiting: view.waiting.into(),
+        in_flight: counts.busy.into(),
+        per_minute: view.per_minute,
         connections: Connections {
-            opening: counts.opening as u64,
-            busy: (counts.asking + counts.busy) as u64,
-            idle: counts.idle as u64,
-            closing: counts.closing as u64,
-            all: counts.all() as u64,
-            max: one.connections_max.into(),
+            opening: counts.opening.into(),
+            busy: (counts.asking + counts.busy).into(),
+            idle: counts.idle.into(),
+            closing: counts.closing.into(),
+            all: counts.all().into(),
+            max: view.connections_max.into(),
         },
-        window: one.window.into(),
+        window: view.window.into(),
         rates: RateLimits {
-            second: one.rates.per_second.map(u64::from),
-            minute: one.rates.per_minute.map(u64::from),
-            hour: one.rates.per_hour.map(u64::from),
-            day: one.rates.per_day.map(u64::from),
+            second: view.rates.per_second.map(u64::from),
+            minute: view.rates.per_minute.map(u64::from),
+            hour: view.rates.per_hour.map(u64::from),
+            day: view.rates.per_day.map(u64::from),
         },
         delivered: counters.delivered,
         refused: counters.refused,
         deferred: counters.deferred,
         lost: counters.lost,
         failures: counters.failures,
-        handed_back: counters.handed_back,
-        last_error: Some(one.last_error.to_string()).filter(|text| !text.is_empty()),
-        lack: Some(one.lack.to_string()).filter(|text| !text.is_empty()),
+        handed_back: counters.returned,
+        last_error: view.last_error.as_ref().map(|answer| answer.text.to_string()),
+        last_host: said(&view.last_host),
+        lack: view.lack.map(|lack| lack.words().to_owned()),
+        evidence: Vec::new(),
+        sources: Vec::new(),
         stripes: Vec::new(),
     }
 }
 
-pub(super) fn binding_of(binding: destination::Binding) -> Binding {
-    match binding {
-        destination::Binding::Nothing => Binding::Nothing,
-        destination::Binding::Paused => Binding::Paused,
-        destination::Binding::BackingOff { until_ms } => Binding::BackingOff { until_ms },
-        destination::Binding::Probing => Binding::Probing,
-        destination::Binding::Throttled { until_ms } => Binding::Throttled { until_ms },
-        destination::Binding::Rate { until_ms } => Binding::Rate { until_ms },
-        destination::Binding::Hold { until_ms } => Binding::Hold { until_ms },
-        destination::Binding::OwnLimit { until_ms } => Binding::OwnLimit { until_ms },
-        destination::Binding::Window { window } => Binding::Window { limit: window.into() },
-        destination::Binding::ConnectionsMax { connections } => {
-            Binding::Connections { limit: connections.into() }
-        }
-        destination::Binding::Overall { connections } => {
-            Binding::ShardConnections { limit: connections as u64 }
-        }
+/// As `destination_row`, with sources and the evidence of reply rules.
+pub(super) fn detailed_row(
+    view: &DestinationView,
+    shard: ShardId,
+    spool: &Spool,
+) -> DestinationRow {
+    let sources = view.sources.iter().map(|one| SourceRow {
+        source: one.source.as_deref().map(String::from),
+        connections: one.connections.into(),
+        window: one.window.into(),
+        binding: bound_of(one.bound, view.at),
+    });
+    DestinationRow {
+        evidence: view.evidence.iter().map(|one| evidence_row(one, spool)).collect(),
+        sources: sources.collect(),
+        ..destination_row(view, shard)
     }
+}
+
+fn evidence_row(evidence: &Evidence, spool: &Spool) -> EvidenceRow {
+    EvidenceRow {
+        at_ms: evidence.at.as_ms(),
+        until_ms: evidence.until.as_ms(),
+        rule: evidence.rule.to_string(),
+        reply: evidence.reply.to_string(),
+        message: spool.public_id(evidence.message).to_string(),
+    }
+}
+
+/// What an owner told of a destination. `places`: those that the home shard has.
+pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -> Granted {
+    let until_ms = until_ms(state.until.unwrap_or(at.mono), at);
+    Granted {
+        binding: match state.binds {
+            Binds::Nothing | Binds::Window => Binding::Places { limit: places.into() },
+            Binds::Rate => Binding::Rate { until_ms },
+            Binds::BackingOff if state.until.is_none() => Binding::Probing,
+            Binds::BackingOff => Binding::BackingOff { until_ms },
+            Binds::Paused => Binding::Paused,
+            Binds::Suspended => Binding::Suspended { until_ms },
+            Binds::Closing => Binding::Closing,
+            Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
+        },
+        last_error: state.last.as_ref().map(|answer| answer.text.to_string()),
+        last_host: said(&state.last_host),
+        evidence: state.evidence.as_ref().map(|evidence| evidence_row(evidence, spool)),
+    }
+}
+
+pub(super) fn binding_of(binding: view::Binding, at: Now) -> Binding {
+    match binding {
+        view::Binding::Process { connections } => {
+            Binding::ServerConnections { limit: connections.into() }
+        }
+        view::Binding::Destination(bound) => bound_of(bound, at),
+    }
+}
+
+fn bound_of(bound: Bound, at: Now) -> Binding {
+    let until_ms = |until: Mono| until_ms(until, at);
+    match bound {
+        Bound::Nothing => Binding::Nothing,
+        Bound::Paused => Binding::Paused,
+        Bound::Suspended { until } => Binding::Suspended { until_ms: until_ms(until) },
+        Bound::BackingOff { until } => Binding::BackingOff { until_ms: until_ms(until) },
+        Bound::Probing => Binding::Probing,
+        Bound::Throttled { until } => Binding::Throttled { until_ms: until_ms(until) },
+        Bound::Rate { until } => Binding::Rate { until_ms: until_ms(until.unwrap_or(at.mono)) },
+        Bound::Hold { until } => Binding::Hold { until_ms: until_ms(until) },
+        Bound::OurLimit { until, .. } => Binding::OwnLimit { until_ms: until_ms(until) },
+        Bound::Window { window } => Binding::Window { limit: window.into() },
+        Bound::Connections { connections } => Binding::Connections { limit: connections.into() },
+    }
+}
+
+/// A moment that never comes is told as the end of the year 9999.
+fn until_ms(until: Mono, at: Now) -> u64 {
+    at.wall_at(until).map_or(HELD_DUE_MS, Wall::as_ms)
+}
+
+fn said(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// One row for each destination from the rows of all shards, those with the most mail first.
@@ -96,7 +176,7 @@ pub(super) fn merged(rows: impl IntoIterator<Item = DestinationRow>) -> Vec<Dest
         by_key.entry(row.destination.clone()).or_default().push(row);
     }
     let mut rows: Vec<DestinationRow> = by_key.into_values().filter_map(whole).collect();
-    rows.sort_by_key(|row| Reverse((row.queued + row.in_flight, row.per_minute)));
+    rows.sort_by_key(|row| Reverse((row.queued + row.waiting + row.in_flight, row.per_minute)));
     rows
 }
 
@@ -105,12 +185,12 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
     if stripes.len() == 1 {
         return stripes.into_iter().next();
     }
+    let of_worst = Some(worst).filter(|row| row.last_error.is_some());
+    let told_by = of_worst.or_else(|| stripes.iter().find(|row| row.last_error.is_some()));
     let mut whole = DestinationRow {
         shard: None,
-        last_error: worst
-            .last_error
-            .clone()
-            .or_else(|| stripes.iter().find_map(|row| row.last_error.clone())),
+        last_error: told_by.and_then(|row| row.last_error.clone()),
+        last_host: told_by.and_then(|row| row.last_host.clone()),
         lack: stripes.iter().find_map(|row| row.lack.clone()),
         ..worst.clone()
     };
@@ -119,6 +199,7 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
         stripes.iter().filter_map(of).fold(None, |sum, limit| Some(sum.unwrap_or(0) + limit))
     };
     whole.queued = sum(|row| row.queued);
+    whole.waiting = sum(|row| row.waiting);
     whole.in_flight = sum(|row| row.in_flight);
     whole.per_minute = sum(|row| row.per_minute);
     whole.connections = Connections {
@@ -142,8 +223,32 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
     whole.lost = sum(|row| row.lost);
     whole.failures = sum(|row| row.failures);
     whole.handed_back = sum(|row| row.handed_back);
+    whole.evidence = stripes.iter().flat_map(|row| row.evidence.iter().cloned()).collect();
+    whole.evidence.sort_by_key(|one| one.at_ms);
+    whole.sources = sources_of(&stripes);
     whole.stripes = stripes;
     Some(whole)
+}
+
+/// Each source once, with sums; the binding is that of the worst stripe.
+fn sources_of(stripes: &[DestinationRow]) -> Vec<SourceRow> {
+    let mut by_name: BTreeMap<Option<String>, SourceRow> = BTreeMap::new();
+    for one in stripes.iter().flat_map(|row| &row.sources) {
+        match by_name.entry(one.source.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(one.clone());
+            }
+            Entry::Occupied(place) => {
+                let whole = place.into_mut();
+                whole.connections += one.connections;
+                whole.window += one.window;
+                if one.binding.state() > whole.binding.state() {
+                    whole.binding = one.binding;
+                }
+            }
+        }
+    }
+    by_name.into_values().collect()
 }
 
 /// A row for the tests of this folder.
@@ -156,6 +261,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         state: binding.state(),
         binding,
         queued: 0,
+        waiting: 0,
         in_flight: 1,
         per_minute: 30,
         connections: Connections { all: 2, max: 5, ..Connections::default() },
@@ -168,7 +274,10 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         failures: 0,
         handed_back: 0,
         last_error: None,
+        last_host: None,
         lack: None,
+        evidence: Vec::new(),
+        sources: Vec::new(),
         stripes: Vec::new(),
     }
 }

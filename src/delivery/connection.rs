@@ -303,10 +303,13 @@ impl Said<'_> {
             message: of.map_or(crate::base::MessageId::from_u64(0), |delivery| delivery.mail.id),
             until: now.plus(action.time),
         });
-        let (time, scope) = (action.time, match action.scope {
-            Scope::Source => Blame::Source,
-            Scope::Destination => Blame::Destination,
-        });
+        let (time, scope) = (
+            action.time,
+            match action.scope {
+                Scope::Source => Blame::Source,
+                Scope::Destination => Blame::Destination,
+            },
+        );
         Some(match action.measure {
             Measure::Slow { percent } => {
                 RuleAction::Slow { percent: percent.into(), evidence, time, scope }

@@ -22,8 +22,8 @@ use std::time::Instant;
 use crate::base::MessageId;
 use crate::base::Mono;
 use crate::base::PartitionId;
-use crate::base::Wall;
 use crate::base::ScheduleClock;
+use crate::base::Wall;
 use crate::base::fault::end_process;
 use crate::delivery::capacity::ConnId;
 use crate::delivery::connection;
@@ -259,7 +259,7 @@ impl Running {
         }
     }
 
-    fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         let (mono, wall) = (Mono::now(), Wall::now());
         Now { mono, wall, schedule: self.clock.borrow_mut().now(wall, mono) }
     }
@@ -338,9 +338,7 @@ impl Running {
             HomeEffect::Log(note) => tell(note, |id| self.public_id(id)),
             HomeEffect::ReadDue { partition, from, until_ms, max } => {
                 let lost = HomeEvent::Unread(Errand::Due { partition });
-                self.read(partition, lost, move |store| {
-                    reading::due(store, from, until_ms, max)
-                });
+                self.read(partition, lost, move |store| reading::due(store, from, until_ms, max));
             }
             HomeEffect::ReadBacklog { partition, flow, pass, from, until_ms, max } => {
                 let lost = HomeEvent::Unread(Errand::Backlog { partition, flow, pass, from });
@@ -461,10 +459,8 @@ impl Running {
         else {
             return;
         };
-        let filing = |(job, schedule): &(JobRef, Schedule)| Filing {
-            job: job.key,
-            filed: schedule.filed,
-        };
+        let filing =
+            |(job, schedule): &(JobRef, Schedule)| Filing { job: job.key, filed: schedule.filed };
         let filings: Arc<[Filing]> = jobs.iter().map(filing).collect();
         task::spawn(async move {
             // One that is gone has no rows: its cursors find out.

@@ -60,8 +60,14 @@ pub enum Binding {
     },
 }
 
+impl Default for Binding {
+    fn default() -> Binding {
+        Binding::Destination(Bound::Nothing)
+    }
+}
+
 /// A destination as its owner sees it at one time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DestinationView {
     pub at: Now,
     pub key: Box<str>,
@@ -297,8 +303,8 @@ pub struct WaitingView {
 #[derive(Clone, Debug)]
 pub struct FlowView {
     pub at: Now,
-    /// Empty: no job of it was resolved since the start.
     pub name: Box<str>,
+    pub places: Places,
     pub state: Arc<GrantState>,
 }
 
@@ -354,7 +360,7 @@ impl Home {
     pub fn filed_under(&self, target: u64, now: Now) -> Option<FlowView> {
         let target = self.target(target)?;
         let (name, state) = (target.route.hop.name.clone(), Arc::clone(&target.state));
-        Some(FlowView { at: now, name, state })
+        Some(FlowView { at: now, name, places: target.places(), state })
     }
 }
 

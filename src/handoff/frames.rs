@@ -172,6 +172,19 @@ pub enum OurLimit {
     Connections,
 }
 
+impl OurLimit {
+    /// For operators.
+    pub const fn words(self) -> &'static str {
+        match self {
+            OurLimit::Dns => "all places for DNS lookups are in use",
+            OurLimit::Descriptors => "no file descriptor is free",
+            OurLimit::Ports => "no local port is free",
+            OurLimit::Memory => "no memory is free",
+            OurLimit::Connections => "all outbound connections are in use",
+        }
+    }
+}
+
 /// What keeps an owner from taking more of a destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binds {

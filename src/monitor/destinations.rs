@@ -8,11 +8,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::Wall;
 use crate::base::limits::METRIC_DESTINATIONS_MAX;
+use crate::delivery::survey::DestinationsShelf;
+use crate::delivery::survey::DestinationsSnapshot;
 use crate::observe::exposition::Exposition;
 use crate::observe::metric::Kind;
-use crate::outbound::survey::DestinationsShelf;
-use crate::outbound::survey::DestinationsSnapshot;
 
 /// The label value for all destinations without series of their own. Names of destinations hold a
 /// port, so none has this name.
@@ -23,15 +24,15 @@ const OTHER: &str = "other";
 pub struct Load {
     pub queued: u64,
     pub in_flight: u64,
-    /// When the oldest queued message was accepted, in milliseconds since 1970.
-    pub oldest_ms: Option<u64>,
+    /// When the oldest queued message was accepted.
+    pub oldest: Option<Wall>,
 }
 
 impl Load {
     fn add(&mut self, other: Load) {
         self.queued += other.queued;
         self.in_flight += other.in_flight;
-        self.oldest_ms = [self.oldest_ms, other.oldest_ms].into_iter().flatten().min();
+        self.oldest = [self.oldest, other.oldest].into_iter().flatten().min();
     }
 }
 
@@ -54,14 +55,13 @@ fn add_up(snapshots: impl Iterator<Item = Arc<DestinationsSnapshot>>) -> Loads {
     let (mut others, mut known) = (Load::default(), 0);
     for snapshot in snapshots {
         for view in &snapshot.largest {
-            let one = &view.summary;
-            let (queued, in_flight) = (one.queued as u64, u64::from(one.in_flight));
-            let load = Load { queued, in_flight, oldest_ms: one.oldest_ms };
-            named.entry(one.key.to_string()).or_default().add(load);
+            let (queued, in_flight) = (view.queued as u64, u64::from(view.connections.busy));
+            let load = Load { queued, in_flight, oldest: view.oldest };
+            named.entry(view.key.to_string()).or_default().add(load);
         }
         let rest = snapshot.others;
-        let (queued, in_flight, oldest_ms) = (rest.queued, rest.in_flight, rest.oldest_ms);
-        others.add(Load { queued, in_flight, oldest_ms });
+        let (queued, in_flight, oldest) = (rest.queued, rest.in_flight, rest.oldest);
+        others.add(Load { queued, in_flight, oldest });
         known += rest.destinations;
     }
     known += named.len() as u64;
@@ -74,49 +74,42 @@ fn add_up(snapshots: impl Iterator<Item = Arc<DestinationsSnapshot>>) -> Loads {
 }
 
 /// Adds the metrics of destinations.
-pub fn expose(page: &mut Exposition, loads: &Loads, now_ms: u64) {
+pub fn expose(page: &mut Exposition, loads: &Loads, now: Wall) {
     let all = || {
         let named = loads.named.iter().map(|(name, load)| (name.as_str(), load));
         named.chain([(OTHER, &loads.others)])
     };
     let help = "Destinations known to the shards.";
     page.metric("destinations", Kind::Gauge, help).sample(&[], loads.known);
-    let help = "Jobs of a destination in memory, by state.";
+    let help = "Jobs of a destination at its owner shard, by state.";
     page.metric("destination_jobs", Kind::Gauge, help);
     for (name, load) in all() {
         page.sample(&[("destination", name), ("state", "queued")], load.queued);
         page.sample(&[("destination", name), ("state", "in_flight")], load.in_flight);
     }
-    let help = "Age of the oldest message queued in memory for a destination; 0 if none is queued.";
+    let help = "Age of the oldest message queued at the owner shard of a destination; 0 if none is queued.";
     page.metric("destination_oldest_message_age_seconds", Kind::Gauge, help);
     for (name, load) in all() {
-        let age_ms = load.oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
+        let age_ms = load.oldest.map_or(0, |oldest| now.ms_since(oldest));
         page.sample(&[("destination", name)], age_ms as f64 / 1000.0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::outbound::owner::DestinationView;
-    use crate::outbound::scheduler::Scheduler;
-    use crate::outbound::scheduler::SchedulerLimits;
-    use crate::outbound::survey::Others;
-    use crate::route::DestinationPolicy;
+    use crate::delivery::survey::Others;
+    use crate::delivery::view::DestinationView;
 
     use super::*;
 
     fn view(name: &str, queued: usize, oldest_ms: u64) -> DestinationView {
-        let mut scheduler = Scheduler::new(SchedulerLimits::default(), 1);
-        let policy = Arc::new(DestinationPolicy::default());
-        let destination = scheduler.destination(name, &policy, 0).expect("room");
-        let mut summary = scheduler.summary(destination, 0).expect("it is known");
-        summary.queued = queued;
-        summary.oldest_ms = Some(oldest_ms);
-        DestinationView { summary, name: name.into() }
+        let oldest = Some(Wall::from_ms(oldest_ms));
+        DestinationView { key: name.into(), queued, oldest, ..DestinationView::default() }
     }
 
     fn snapshot(largest: Vec<DestinationView>, queued: u64) -> Arc<DestinationsSnapshot> {
-        let others = Others { destinations: 3, queued, in_flight: 1, oldest_ms: Some(40_000) };
+        let others =
+            Others { destinations: 3, queued, in_flight: 1, oldest: Some(Wall::from_ms(40_000)) };
         Arc::new(DestinationsSnapshot { largest, others })
     }
 
@@ -129,12 +122,13 @@ mod tests {
             [snapshot(many.collect(), 5), snapshot(vec![view("9.test:25", 100, 50_000)], 6)];
         let loads = add_up(snapshots.into_iter());
         assert_eq!(loads.named.len(), METRIC_DESTINATIONS_MAX);
-        let striped = Load { queued: 119, in_flight: 0, oldest_ms: Some(50_000) };
+        let striped = Load { queued: 119, in_flight: 0, oldest: Some(Wall::from_ms(50_000)) };
         assert_eq!(loads.named[0], ("9.test:25".to_owned(), striped));
-        let rest = Load { queued: 5 + 6 + 10 + 11, in_flight: 2, oldest_ms: Some(40_000) };
+        let rest =
+            Load { queued: 5 + 6 + 10 + 11, in_flight: 2, oldest: Some(Wall::from_ms(40_000)) };
         assert_eq!((loads.others, loads.known), (rest, METRIC_DESTINATIONS_MAX as u64 + 2 + 6));
         let mut page = Exposition::default();
-        expose(&mut page, &loads, 60_500);
+        expose(&mut page, &loads, Wall::from_ms(60_500));
         let text = page.into_text();
         for line in [
             "ringpost_destination_jobs{destination=\"9.test:25\",state=\"queued\"} 119",

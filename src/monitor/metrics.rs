@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::wall_ms;
+use crate::base::Wall;
 use crate::base::limits::METRIC_CERTIFICATES_MAX;
 use crate::monitor::destinations;
 use crate::monitor::destinations::Loads;
@@ -32,7 +32,7 @@ pub fn page(observed: &Observed, merged: &Merged, loads: &Loads) -> String {
         page.metric(&stage.metric(), Kind::Histogram, stage.help());
         page.buckets(&merged.buckets(stage));
     }
-    destinations::expose(&mut page, loads, wall_ms());
+    destinations::expose(&mut page, loads, Wall::now());
     let partitions: Vec<_> = observed.partitions.iter().collect();
     page.table(&metric::read(&partitions), "partition");
     page.table(&metric::read(&[&*observed.process]), "");

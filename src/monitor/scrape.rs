@@ -30,13 +30,13 @@ use tokio::time::sleep;
 use crate::control::connections::BoundedListener;
 use crate::control::connections::Slot;
 use crate::control::connections::answering;
+use crate::delivery::survey::DestinationsShelf;
 use crate::monitor::destinations;
 use crate::monitor::metrics;
 use crate::monitor::stats;
 use crate::observe::Observed;
 use crate::observe::Stage;
 use crate::observe::histogram::Merged;
-use crate::outbound::survey::DestinationsShelf;
 
 /// How long the shards may take to copy their histograms: many ticks of their tickers.
 const HISTOGRAM_WAIT_MS: u64 = 1_000;

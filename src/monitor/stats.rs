@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::base::limits::METRIC_DESTINATIONS_MAX;
 use crate::control::rows;
+use crate::delivery::survey::DestinationsShelf;
 use crate::monitor::destinations;
 use crate::monitor::destinations::Loads;
 use crate::monitor::metrics::shard_readings;
@@ -20,7 +21,6 @@ use crate::observe::log;
 use crate::observe::metric::LabelSet;
 use crate::observe::metric::Reading;
 use crate::observe::metric::Scope;
-use crate::outbound::survey::DestinationsShelf;
 
 /// The document, from the live counters and from distributions read a moment ago.
 pub fn document(observed: &Observed, merged: &Merged, shelves: &[Arc<DestinationsShelf>]) -> Value {

@@ -78,7 +78,10 @@ pub struct DestinationRow {
     pub shard: Option<u16>,
     pub state: DestinationState,
     pub binding: Binding,
+    /// At the owner.
     pub queued: u64,
+    /// Jobs that wait at their home shards for a place at the owner.
+    pub waiting: u64,
     pub in_flight: u64,
     /// Transfers per minute at the current rate.
     pub per_minute: u64,
@@ -92,12 +95,42 @@ pub struct DestinationRow {
     pub failures: u64,
     pub handed_back: u64,
     pub last_error: Option<String>,
+    /// The host that the error is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_host: Option<String>,
     /// What this server lacked for the last connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
+    /// What rules for replies have done of late, oldest first. Not in a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<EvidenceRow>,
+    /// The source addresses that the destination has been reached from. Not in a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceRow>,
     /// The share of each shard, for a destination that is split over several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stripes: Vec<DestinationRow>,
+}
+
+/// Why a rule for replies has slowed down or suspended a destination or one of its sources.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRow {
+    pub at_ms: u64,
+    pub until_ms: u64,
+    pub rule: String,
+    pub reply: String,
+    /// The message that was answered so.
+    pub message: String,
+}
+
+/// A source as the destination treats it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// None: the system chooses the address.
+    pub source: Option<String>,
+    pub connections: u64,
+    pub window: u64,
+    pub binding: Binding,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +178,7 @@ pub enum DestinationState {
     Throttled,
     Probing,
     BackingOff,
+    Suspended,
     Paused,
 }
 
@@ -156,6 +190,7 @@ impl DestinationState {
             DestinationState::Throttled => "throttled",
             DestinationState::Probing => "probing",
             DestinationState::BackingOff => "backing off",
+            DestinationState::Suspended => "suspended",
             DestinationState::Paused => "paused",
         }
     }
@@ -168,6 +203,10 @@ pub enum Binding {
     Nothing,
     Paused,
     BackingOff {
+        until_ms: u64,
+    },
+    /// A rule for replies has suspended the destination or its source.
+    Suspended {
         until_ms: u64,
     },
     Probing,
@@ -193,16 +232,23 @@ pub enum Binding {
     Connections {
         limit: u64,
     },
-    /// All connections of the shard are in use.
-    ShardConnections {
+    /// All connections of the server are in use.
+    ServerConnections {
         limit: u64,
     },
+    /// All places that the owner of the destination has granted to the home shard are in use.
+    Places {
+        limit: u64,
+    },
+    /// The server is shutting down.
+    Closing,
 }
 
 impl Binding {
     pub fn until_ms(self) -> Option<u64> {
         match self {
             Binding::BackingOff { until_ms }
+            | Binding::Suspended { until_ms }
             | Binding::Throttled { until_ms }
             | Binding::Rate { until_ms }
             | Binding::Hold { until_ms }
@@ -215,6 +261,7 @@ impl Binding {
         match self {
             Binding::Paused => DestinationState::Paused,
             Binding::BackingOff { .. } => DestinationState::BackingOff,
+            Binding::Suspended { .. } => DestinationState::Suspended,
             Binding::Probing => DestinationState::Probing,
             Binding::Throttled { .. } => DestinationState::Throttled,
             Binding::Rate { .. } => DestinationState::RateLimited,

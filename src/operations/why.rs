@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::operations::destination::Binding;
 use crate::operations::destination::DestinationRow;
+use crate::operations::destination::EvidenceRow;
 use crate::operations::operation::operation;
 use crate::queue::admin::inspect::Word;
 
@@ -43,27 +44,96 @@ pub struct ExplainedJob {
     pub sentences: Vec<String>,
 }
 
-/// Where a job is.
+/// Where a job is. Each stage is told by one source: the store, the job's home shard, or the owner of
+/// its destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
 pub enum Place {
-    /// In the store only.
-    Store,
-    /// At its home shard: being routed, resolved or written.
-    Home,
-    /// At its home shard, waiting for a resource of this server, such as a DNS lookup.
-    Lacking {
-        what: String,
+    /// In the store only. `filed`: under its destination, because the destination takes no more.
+    Store {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filed: Option<Box<FiledJob>>,
     },
+    /// Its record is being read.
+    Reading,
+    /// Its route, mail exchangers and policies are being looked up.
+    Resolving {
+        waits_for: ResolvingFor,
+    },
+    /// At its home shard, waiting for a place at the owner of its destination.
+    Waiting(Box<WaitingJob>),
     /// At the owner of its destination, waiting for a connection.
     Queued(Box<QueuedJob>),
     Sending {
         destination: Box<DestinationRow>,
     },
+    /// On its way between its home shard and the owner of its destination.
+    Passing,
+    /// A change of its record is being written to this partition.
+    Writing {
+        partition: u8,
+    },
     /// The owner of its destination does not answer.
     Silent {
         fault: String,
     },
+}
+
+/// What resolving waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ResolvingFor {
+    /// One of the shard's `places` for lookups.
+    Lookup {
+        ahead: u64,
+        places: u64,
+    },
+    Answer,
+    /// The lookup is begun again then. `lack`: what this server lacked for it.
+    Again {
+        at_ms: Option<u64>,
+        lack: Option<String>,
+    },
+    /// Numbers for the jobs that it is split into.
+    Numbers,
+}
+
+/// What the owner of a destination told with its last grant of places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    pub binding: Binding,
+    pub last_error: Option<String>,
+    /// The host that the error is of.
+    pub last_host: Option<String>,
+    /// The latest action of a rule for replies.
+    pub evidence: Option<EvidenceRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FiledJob {
+    /// None: no mail of the destination was resolved since the start.
+    pub destination: Option<String>,
+    /// Due messages of the same destination, tenant and class that are before it in its partition;
+    /// counted up to `FILED_COUNT_MAX`.
+    pub ahead: u64,
+    /// None: as for `destination`.
+    pub granted: Option<Granted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingJob {
+    pub destination: String,
+    pub name: String,
+    /// The shard that talks to the destination.
+    pub owner: u16,
+    /// Messages of its home shard that go before it. None: earlier deliveries of its partition are
+    /// not yet durable.
+    pub ahead: Option<u64>,
+    /// Messages that the home shard may have at the owner, of one tenant and class, and has there.
+    pub places: u64,
+    pub places_per_flow: u64,
+    pub out: u64,
+    pub granted: Granted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -86,13 +86,15 @@ pub struct Delivering {
 
 impl Delivering {
     /// Reads the home.
-    pub fn with_home<T>(&self, read: impl FnOnce(&Home) -> T) -> T {
-        self.running.with_home(read)
+    pub fn with_home<T>(&self, read: impl FnOnce(&Home, Now) -> T) -> T {
+        let now = self.running.now();
+        self.running.with_home(|home| read(home, now))
     }
 
     /// Calls the owner, and then carries out what the owner wants.
-    pub fn with_owner<T>(&self, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
-        self.running.with_owner(call)
+    pub fn with_owner<T>(&self, call: impl FnOnce(&mut Owner, Now) -> T) -> T {
+        let now = self.running.now();
+        self.running.with_owner(|owner, _| call(owner, now))
     }
 
     pub fn trust(&self) -> &Rc<Trust> {

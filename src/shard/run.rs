@@ -14,9 +14,8 @@ use crate::base::fault::end_process;
 use crate::base::limits::ASKS_PER_POOL_MAX;
 use crate::base::limits::ASKS_PER_SHARD_MAX;
 use crate::base::limits::CHUNK_BYTES;
-use crate::delivery::home::Home;
-use crate::delivery::view::DestinationsShelf;
-use crate::delivery::view::Survey;
+use crate::delivery::survey::DestinationsShelf;
+use crate::delivery::survey::Survey;
 use crate::handoff::AskPool;
 use crate::handoff::Asker;
 use crate::handoff::Reader;
@@ -160,7 +159,7 @@ fn publish_delivering(
     let (reception, delivering) = (Rc::clone(reception), Rc::clone(delivering));
     let mut survey = Survey::new(shelf);
     timer::on_tick(move || {
-        let (jobs, _) = delivering.with_home(Home::figures);
+        let (jobs, _) = delivering.with_home(|home, _| home.figures());
         let metrics = reception.metrics();
         metrics.jobs_in_memory.set(jobs as u64);
         for (result, sessions) in delivering.trust().take_results() {

@@ -66,7 +66,10 @@ fn a_proxy_and_a_host_are_told_apart() {
         assert_eq!(DialFault::Io(fault).kind(), kind, "{fault}");
     }
     let no_port = DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort));
-    assert_eq!((no_port.kind(), no_port.is_of_all()), (FailureKind::Ours(OurLimit::Descriptors), true));
+    assert_eq!(
+        (no_port.kind(), no_port.is_of_all()),
+        (FailureKind::Ours(OurLimit::Descriptors), true)
+    );
 }
 
 /// Attempts that nobody answers: how many were under way, of each family.

@@ -18,21 +18,30 @@ use crate::queue::admin::select::Wanted;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::envelope::Envelope;
 use crate::queue::record::family::FAMILIES;
+use crate::queue::record::job::Filed;
 use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::key;
+use crate::queue::record::key::BacklogKey;
+use crate::queue::record::key::DueKey;
+use crate::queue::record::key::FlowKey;
 use crate::queue::spool::Spool;
 use crate::queue::store::jobs;
+use crate::queue::store::jobs::StoredJob;
 use crate::queue::store::message::MessageReader;
 use crate::queue::store::message::SharedMessageReader;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::QUARANTINE;
 use crate::queue::store::rows::count_rows;
+use crate::queue::store::schedule;
 use crate::wire::dsn::NOTIFY_WORDS;
 
 /// A fixed word in the answer of a server; owned in a client that has parsed the answer.
 pub type Word = Cow<'static, str>;
+
+/// Jobs before a filed one that are counted for operators.
+pub const FILED_COUNT_MAX: usize = 10_000;
 
 /// Which messages to list.
 #[derive(Clone, Copy, Debug)]
@@ -282,6 +291,29 @@ fn job_row(number: u16, record: &[u8]) -> JobRow {
         due_ms: job.due_ms,
         fault,
     }
+}
+
+/// Where a filed job stands in the index by destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FiledPlace {
+    pub job: u16,
+    pub flow: FlowKey,
+    /// Rows of the flow before its own in its partition, counted up to `FILED_COUNT_MAX`.
+    pub ahead: usize,
+}
+
+/// The jobs of a message that are filed.
+pub fn filed(spool: &Spool, id: MessageId) -> Result<Vec<FiledPlace>, QueueFault> {
+    let partition = &**spool.partition_of(id)?;
+    let mut places = Vec::new();
+    for StoredJob { number, record } in jobs::jobs_of(partition, id)? {
+        let Ok(job) = Job::decode(&record) else { continue };
+        let Some(Filed { flow, .. }) = job.filed else { continue };
+        let due = DueKey { at_ms: job.due_ms, job: (id, number) };
+        let ahead = schedule::count_before(partition, BacklogKey { flow, due }, FILED_COUNT_MAX)?;
+        places.push(FiledPlace { job: number, flow, ahead });
+    }
+    Ok(places)
 }
 
 /// Reads the figures of the spool.

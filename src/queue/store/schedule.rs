@@ -89,6 +89,21 @@ pub fn backlog_keys(
     read_backlog(store, from, AFTER_ALL, Wall::from_ms(u64::MAX), max)
 }
 
+/// Rows of the same flow before this one, counted up to `max`.
+pub fn count_before(
+    store: &impl Records,
+    row: BacklogKey,
+    max: usize,
+) -> Result<usize, QueueFault> {
+    let (from, end) = (key::of_backlog(row.flow.start()), key::of_backlog(row));
+    let mut count = 0;
+    store.walk(Family::Backlog, &from, &end, |_, _| {
+        count += 1;
+        if count < max { Walk::Next } else { Walk::Stop }
+    })?;
+    Ok(count)
+}
+
 fn read_backlog(
     store: &impl Records,
     from: BacklogKey,

@@ -771,4 +771,4 @@ impl Home {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

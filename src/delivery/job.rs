@@ -21,7 +21,7 @@ use crate::base::Mono;
 use crate::base::ShardId;
 use crate::base::Wall;
 use crate::delivery::fair::Slot;
-use crate::delivery::settle::Write;
+use crate::delivery::write::Write;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Flow;
@@ -193,20 +193,15 @@ impl State {
     /// Whether `to` may follow. The end of a job, or of its stay in memory, may follow each state
     /// but `Out`.
     pub fn may_become(&self, to: &State) -> bool {
-        match (self, to) {
-            (State::Reading, State::Resolving(_) | State::Writing(_))
-            | (
-                State::Resolving(_),
-                State::Resolving(_) | State::Waiting { .. } | State::Writing(_),
-            )
-            | (
-                State::Waiting { .. },
-                State::Out { .. } | State::Writing(_) | State::Resolving(_),
-            )
-            | (State::Out { .. }, State::Waiting { .. } | State::Writing(_))
-            | (State::Writing(_), State::Writing(_) | State::Resolving(_)) => true,
-            _ => false,
-        }
+        use State::*;
+        matches!(
+            (self, to),
+            (Reading, Resolving(_) | Writing(_))
+                | (Resolving(_), Resolving(_) | Waiting { .. } | Writing(_))
+                | (Waiting { .. }, Out { .. } | Writing(_) | Resolving(_))
+                | (Out { .. }, Waiting { .. } | Writing(_))
+                | (Writing(_), Writing(_) | Resolving(_))
+        )
     }
 
     pub const fn name(&self) -> &'static str {

@@ -7,6 +7,7 @@
 //! limit_file    the thread that writes this file
 //! job           a job in memory, and where it stands
 //! schedule      cursors over the stored schedule, and memory
+//! write         a change of a job, for the commit thread
 //! settle        from the end of an attempt to what is written
 //! operation     operations of operators that are under way
 //! event         what the home is told, and what it wants to be done
@@ -25,3 +26,4 @@ pub mod limits;
 pub mod operation;
 pub mod schedule;
 pub mod settle;
+pub mod write;

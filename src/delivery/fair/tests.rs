@@ -374,9 +374,11 @@ fn jobs_ahead_are_counted() {
     assert_eq!(queue.ahead_of(slots[0].1), None);
 }
 
+type SenderKey = (ConnectionClass, u64, Class, u32);
+
 /// The jobs by sender, in order: what `FairQueue` must keep, without its turns.
 #[derive(Default)]
-struct Model(HashMap<(ConnectionClass, u64, Class, u32), VecDeque<(u64, Slot)>>);
+struct Model(HashMap<SenderKey, VecDeque<(u64, Slot)>>);
 
 #[test]
 fn no_job_is_lost_or_doubled() {
@@ -445,7 +447,7 @@ fn no_job_is_lost_or_doubled() {
 }
 
 fn check(queue: &FairQueue<(u64, u32)>, model: &Model, held: &[u64]) {
-    let jobs = |filter: &dyn Fn(&(ConnectionClass, u64, Class, u32)) -> bool| {
+    let jobs = |filter: &dyn Fn(&SenderKey) -> bool| {
         model.0.iter().filter(|(key, _)| filter(key)).map(|(_, jobs)| jobs.len()).sum::<usize>()
     };
     assert_eq!(queue.len(), jobs(&|_| true));

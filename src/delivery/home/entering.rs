@@ -57,8 +57,7 @@ impl Home {
     fn meet(
         &mut self,
         partition: PartitionId,
-        rows: &[DueKey],
-        next_ms: Option<u64>,
+        (rows, next_ms): (&[DueKey], Option<u64>),
         claims: impl Fn(DueKey) -> Head,
         bodies: bool,
     ) -> Option<(DueKey, Option<u64>)> {
@@ -88,7 +87,7 @@ impl Home {
     pub(super) fn on_due(&mut self, partition: PartitionId, rows: &[DueKey], next_ms: Option<u64>) {
         let claims =
             |row: DueKey| Head::new(Schedule { due_ms: row.at_ms, filed: None }, Need::Send);
-        let met = self.meet(partition, rows, next_ms, claims, false);
+        let met = self.meet(partition, (rows, next_ms), claims, false);
         let Some(own) = self.partitions.get_mut(&partition) else { return };
         match met {
             Some((at, next_ms)) => own.cursor.end(at, next_ms),
@@ -182,7 +181,7 @@ impl Home {
         let before = self.claims;
         let bodies = pass == Pass::Flow
             && self.targets.get(&flow.destination).is_some_and(|target| target.places().total > 0);
-        let met = self.meet(partition, rows, next_ms, claims, bodies);
+        let met = self.meet(partition, (rows, next_ms), claims, bodies);
         match pass {
             Pass::Flow => {
                 self.flow_reads -= 1;

@@ -1,3 +1,5 @@
+//! Cursors and shares of memory.
+
 use super::*;
 
 use crate::base::MessageId;

@@ -119,7 +119,7 @@ impl Operation {
 
 /// The records of all jobs of a message, by number.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
-    let found = jobs::jobs_of(partition, id).map_err(QueueFault::from)?;
+    let found = jobs::jobs_of(partition, id)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 

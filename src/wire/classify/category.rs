@@ -99,8 +99,10 @@ impl fmt::Display for Action {
         }
         let seconds = self.time.as_secs();
         let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
-        let (length, unit) =
-            units.into_iter().find(|(length, _)| seconds % length == 0).unwrap_or((1, 's'));
+        let (length, unit) = units
+            .into_iter()
+            .find(|(length, _)| seconds.is_multiple_of(*length))
+            .unwrap_or((1, 's'));
         let scope = match self.scope {
             Scope::Source => "source",
             Scope::Destination => "destination",

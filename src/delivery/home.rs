@@ -783,4 +783,6 @@ impl Home {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(in crate::delivery) mod tests;

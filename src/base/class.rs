@@ -23,6 +23,14 @@ impl Class {
         }
     }
 
+    pub const fn label(self) -> &'static str {
+        match self {
+            Class::Urgent => "urgent",
+            Class::Normal => "normal",
+            Class::Bulk => "bulk",
+        }
+    }
+
     /// The class of a stored byte. `None` for a byte that no class has.
     pub fn from_u8(byte: u8) -> Option<Class> {
         Class::ALL.get(usize::from(byte)).copied()

@@ -116,6 +116,10 @@ pub const TURN_MESSAGES: u32 = 10;
 /// dialogue.
 pub const TURN_BYTES: u64 = 32 << 10;
 
+/// Bytes of reports to senders on one shard that are not stored yet, with what is read to quote it.
+/// Further reports wait, and their jobs with them.
+pub const REPORT_BYTES_MAX: usize = 8 << 20;
+
 /// Milliseconds for which a job belongs to its owner shard. After that the home shard issues it
 /// again. Frames are lost only with a shard, so the value must be safe rather than short.
 pub const JOB_LEASE_MS: u64 = 30 * 60_000;
@@ -123,6 +127,12 @@ pub const JOB_LEASE_MS: u64 = 30 * 60_000;
 /// Milliseconds of lease required to start a job. A longer transfer is aborted before its last
 /// byte, so that two owners never deliver one job.
 pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
+
+/// Milliseconds that a transfer may take in all, and for each KiB of the message besides. After that
+/// the connection is closed and the mail is tried again: a server that reads or replies drop by drop
+/// must not keep a connection for days.
+pub const TRANSFER_MS_MAX: u64 = 30 * 60_000;
+pub const TRANSFER_MS_PER_KIB: u64 = 1000;
 
 /// Milliseconds between two scans for expiring leases in the queue of one destination.
 pub const LEASE_SWEEP_MS: u64 = 10_000;

@@ -9,6 +9,7 @@ pub mod hash;
 pub mod id;
 pub mod labels;
 pub mod limits;
+pub mod random;
 
 pub use chunk::Chunk;
 pub use chunk::ChunkPool;
@@ -26,3 +27,4 @@ pub use id::ShardId;
 pub use id::SpoolNumber;
 pub use id::StreamNumber;
 pub use id::TenantId;
+pub use random::Random;

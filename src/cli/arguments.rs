@@ -9,9 +9,9 @@ use clap::Subcommand;
 
 use crate::base::clock::wall_ms;
 use crate::config::units;
+use crate::delivery::reroute;
 use crate::operations::queue::ListMessages;
 use crate::operations::route_test::TestRoute;
-use crate::outbound::reroute;
 
 /// A mail transfer agent for bulk and transactional sending.
 #[derive(Parser)]

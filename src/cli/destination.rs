@@ -58,7 +58,7 @@ fn print_list(list: &DestinationList) {
             row.connections.all,
             row.per_minute,
             row.state.as_str(),
-            row.last_error.as_deref().map(plain).unwrap_or_default(),
+            row.lack.as_deref().or(row.last_error.as_deref()).map(plain).unwrap_or_default(),
         );
     }
     println!("{} destinations", list.destinations.len());
@@ -108,6 +108,7 @@ fn print_row(row: &DestinationRow) {
     println!("connections lost: {}, failures in a row: {}", row.lost, row.failures);
     field("returned to home shard", row.handed_back);
     field_if("last error", row.last_error.as_ref());
+    field_if("this server lacked", row.lack.as_ref());
     if !row.stripes.is_empty() {
         println!("split over {} shards; see --json for each", row.stripes.len());
     }

@@ -65,6 +65,17 @@ fn shown(answer: &RouteAnswer) -> String {
         let retry = format!("{}, ... for {}", answer.retry.join(", "), answer.max_age);
         line("retry after", &retry);
     }
+    if let Some(fallback) = &answer.fallback {
+        line("fallback", &format!("{} after {}", fallback.next_hop, fallback.after));
+    }
+    if answer.destination.is_some() {
+        let by_stream = "normal, or bulk in a broadcast stream";
+        line("class", answer.class.as_deref().unwrap_or(by_stream));
+        line("weight", &answer.tenant_share.weight.to_string());
+        for limit in &answer.tenant_share.limits {
+            line("", &format!("{} = {}, for the tenant", limit.key, limit.value));
+        }
+    }
     if let Some(reply) = &answer.reply {
         let rule = reply.rule.as_ref().map(|rule| format!(", by rule {rule}")).unwrap_or_default();
         line("reply", &format!("{}, {}{rule}", reply.category, reply.advice));

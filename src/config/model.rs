@@ -14,6 +14,7 @@ use crate::config::delivery::model::PoolConfig;
 use crate::config::delivery::model::ResolverConfig;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::model::SourceConfig;
+use crate::config::delivery::model::TenantConfig;
 use crate::config::key::SectionDoc;
 use crate::config::process::ControlConfig;
 use crate::config::process::LogConfig;
@@ -85,6 +86,8 @@ config! {
     resolver: ResolverConfig,
     /// Where mail goes; may be empty.
     routes: Vec<RouteConfig>,
+    /// Shares and rates of tenants; may be empty.
+    tenants: Vec<TenantConfig>,
     /// Pools of sources; may be empty.
     pools: Vec<PoolConfig>,
     /// Source addresses; may be empty.

@@ -24,6 +24,7 @@ use crate::config::units::MINUTE_MS;
 use crate::config::units::SECOND_MS;
 use crate::config::units::TIB;
 use crate::config::value::CredentialFile;
+use crate::config::value::SenderReports;
 use crate::config::value::Stream;
 use crate::config::value::TlsMode;
 use crate::wire::smtp::LineEnding;
@@ -71,6 +72,10 @@ section! {
         line_ending: LineEnding = Is("'strict'"), Live;
         /// Networks to which `line_ending = "normalise"` applies.
         trusted_from: Vec<IpNet> = Is("[]"), Live;
+        /// Which reports (DSNs) the senders of mail on this listener get: "all", "no-delays" (no delay
+        /// warnings) or "none", also where a client asks for them with NOTIFY. Without reports,
+        /// failures are found in the log only. Mail that is queued already follows the new setting.
+        dsn: SenderReports = Is("'all'"), Live;
         /// The largest message on this listener, instead of `limits.message_size`.
         size_max: Option<u64> = Unset("'100MB'"), Live, KIB => 64 * GIB;
         /// The text at the end of the greeting, `220 hostname ESMTP banner` (or LMTP).

@@ -37,6 +37,15 @@ pub enum TlsMode {
     Implicit,
 }
 
+/// Which reports senders get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderReports {
+    /// Failures, delays, and successes on request.
+    All,
+    NoDelays,
+    None,
+}
+
 /// The kind of mail that a network sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -70,6 +79,14 @@ impl Choice for TlsMode {
 impl Choice for Stream {
     const WORDS: &[(&str, Stream)] =
         &[("transactional", Stream::Transactional), ("broadcast", Stream::Broadcast)];
+}
+
+impl Choice for SenderReports {
+    const WORDS: &[(&str, SenderReports)] = &[
+        ("all", SenderReports::All),
+        ("no-delays", SenderReports::NoDelays),
+        ("none", SenderReports::None),
+    ];
 }
 
 impl Choice for OutboundTls {

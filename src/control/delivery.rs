@@ -12,7 +12,9 @@ use crate::base::backoff::RetrySchedule;
 use crate::base::limits::REPLY_RULES_BYTES_MAX;
 use crate::config::Config;
 use crate::config::Label;
+use crate::config::ListenerConfig;
 use crate::config::RouteConfig;
+use crate::config::SenderReports;
 use crate::config::SourceConfig;
 use crate::control::secret;
 use crate::net::AddressRule;
@@ -26,6 +28,7 @@ use crate::route::RouteTable;
 use crate::route::Rule;
 use crate::route::Source;
 use crate::route::SourceTable;
+use crate::route::TenantTable;
 use crate::wire::classify::Classifier;
 use crate::wire::classify::RulesFile;
 use crate::wire::proxy_url::Proxy;
@@ -54,6 +57,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         routes,
         destinations: DestinationTable::build(&config.destinations, &config.destination_defaults),
         sources,
+        tenants: TenantTable::build(&config.tenants),
         retry,
         delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
         bounce: bounce(config),
@@ -171,7 +175,13 @@ fn bounce(config: &Config) -> BouncePolicy {
         postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
         body_bytes_max: delivery.bounce_body_max,
         per_minute_max: delivery.bounce_rate,
+        listeners: config.listeners.iter().filter_map(reports_of).collect(),
     }
+}
+
+fn reports_of(listener: &ListenerConfig) -> Option<(Box<str>, SenderReports)> {
+    let is_usual = listener.dsn == SenderReports::All;
+    (!is_usual).then(|| (listener.name.as_str().into(), listener.dsn))
 }
 
 /// Limits of the config are far below 2^32; see their bounds.

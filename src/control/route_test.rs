@@ -19,12 +19,14 @@ use crate::control::delivery::Secrets;
 use crate::control::server::Control;
 use crate::operations::OpFault;
 use crate::operations::route_test::ConsideredRoute;
+use crate::operations::route_test::FallbackHop;
 use crate::operations::route_test::PoolMember;
 use crate::operations::route_test::ReplyMeaning;
 use crate::operations::route_test::RouteAnswer;
 use crate::operations::route_test::RouteDestination;
 use crate::operations::route_test::RouteLimit;
 use crate::operations::route_test::RouteSource;
+use crate::operations::route_test::TenantShare;
 use crate::operations::route_test::TestRoute;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
@@ -35,6 +37,7 @@ use crate::route::PoolId;
 use crate::route::RouteChoice;
 use crate::route::RouteQuestion;
 use crate::route::RuleFit;
+use crate::route::TenantPolicy;
 use crate::wire::classify::RemoteReply;
 use crate::wire::mail::address::Mailbox;
 
@@ -70,6 +73,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
     };
     let question = RouteQuestion {
         recipient_domain: &recipient,
+        recipient_local: local_of(&asked.recipient),
         sender_domain: sender.as_deref(),
         listener: asked.listener.as_deref(),
         tenant: asked.tenant.as_deref().map(str::trim).filter(|tenant| !tenant.is_empty()),
@@ -103,11 +107,25 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         needs_mx_lookup: needs_mx_lookup(&choice.next_hop),
         destination: connects(&choice).then(|| destination(&policy, &choice)),
         source: connects(&choice).then(|| source(&policy, choice.pool)),
+        class: choice.class.map(|class| class.label().to_owned()),
+        tenant_share: share(&policy.tenants.policy(question.tenant)),
+        fallback: choice.fallback.map(|fallback| FallbackHop {
+            next_hop: fallback.next.to_string(),
+            after: show_duration(fallback.after),
+        }),
         max_age: show_duration(choice.max_age),
         retry: policy.retry.steps().iter().copied().map(show_duration).collect(),
         delivery_enabled: policy.enabled,
         reply,
     })
+}
+
+fn share(tenant: &TenantPolicy) -> TenantShare {
+    let units = ["second", "minute", "hour", "day"];
+    let limits = tenant.rates.all().into_iter().zip(units).filter_map(|(limit, unit)| {
+        Some(RouteLimit { key: format!("messages_per_{unit}"), value: limit?.to_string() })
+    });
+    TenantShare { weight: tenant.weight, limits: limits.collect() }
 }
 
 /// What the rules make of a reply from this host.
@@ -169,6 +187,11 @@ fn bare(address: &str) -> &str {
     inner.unwrap_or(address)
 }
 
+fn local_of(address: &str) -> &str {
+    let address = bare(address);
+    address.rsplit_once('@').map_or(address, |(local, _)| local)
+}
+
 /// The domain of an address; empty for the bare postmaster.
 fn domain_of(address: &str) -> Result<String, OpFault> {
     let address = bare(address);
@@ -189,6 +212,7 @@ fn why(rule: &RouteConfig, fit: RuleFit, question: &RouteQuestion<'_>) -> String
         RuleFit::Fits => {
             let conditions = [
                 ("recipient_domain", joined(&rule.recipient_domain)),
+                ("recipient", joined(&rule.recipient)),
                 ("sender_domain", joined(&rule.sender_domain)),
                 ("listener", joined(&rule.listener)),
                 ("tenant", joined(&rule.tenants)),
@@ -208,6 +232,7 @@ fn why(rule: &RouteConfig, fit: RuleFit, question: &RouteQuestion<'_>) -> String
         RuleFit::RecipientDomain => {
             format!("recipient_domain must match {}", joined(&rule.recipient_domain))
         }
+        RuleFit::Recipient => format!("recipient must match {}", joined(&rule.recipient)),
         RuleFit::SenderDomain => {
             let sender = question.sender_domain.unwrap_or("the null sender");
             format!("sender_domain must match {}, found {sender}", joined(&rule.sender_domain))
@@ -510,6 +535,32 @@ mod tests {
         std::fs::remove_file(&file).expect("it was there");
         let told = format!("{:?}", ask("421 busy", None).expect_err("there is no file"));
         assert!(told.contains("ours.rules: "), "{told}");
+    }
+
+    #[test]
+    fn addresses_classes_fallbacks_and_tenants_are_shown() {
+        let text = "[[network]]\ncidr = '192.0.2.0/24'\ntenant = 'acme'\n\
+            [[tenant]]\nname = 'acme'\nweight = 3\nmessages_per_day = 500\n\
+            [[route]]\nrecipient = ['Joe@far.test', 'ann@far.test']\nclass = 'urgent'\n\
+            next = 'smtp:a.test'\nfallback = 'mx'\nfallback_after = '2h'\n";
+        let ask = |recipient: &str, tenant: Option<&str>| {
+            let asked = TestRoute {
+                recipient: recipient.to_owned(),
+                tenant: tenant.map(str::to_owned),
+                ..TestRoute::default()
+            };
+            answer(&config(text), &asked).expect("an answer")
+        };
+        let joe = ask("JOE@Far.test", Some("acme"));
+        assert_eq!(joe.considered[0].why, "recipient matches joe@far.test, ann@far.test");
+        assert_eq!((joe.class.as_deref(), joe.tenant_share.weight), (Some("urgent"), 3));
+        let limit = &joe.tenant_share.limits[0];
+        assert_eq!((limit.key.as_str(), limit.value.as_str()), ("messages_per_day", "500"));
+        let fallback = joe.fallback.expect("it has one");
+        assert_eq!((fallback.next_hop.as_str(), fallback.after.as_str()), ("mx", "2h"));
+        let bob = ask("bob@far.test", None);
+        assert_eq!(bob.considered[0].why, "recipient must match joe@far.test, ann@far.test");
+        assert_eq!((bob.class, bob.fallback, bob.tenant_share.weight), (None, None, 1));
     }
 
     #[test]

@@ -111,6 +111,7 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
             .last_error
             .clone()
             .or_else(|| stripes.iter().find_map(|row| row.last_error.clone())),
+        lack: stripes.iter().find_map(|row| row.lack.clone()),
         ..worst.clone()
     };
     let sum = |of: fn(&DestinationRow) -> u64| stripes.iter().map(of).sum::<u64>();

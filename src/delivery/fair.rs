@@ -14,32 +14,35 @@
 //! Cost:     O(log tenants + log senders) for `push` and `take`, O(1) for `remove`, which takes the
 //!           job out of a linked list rather than marking it.
 
+mod ahead;
+mod share;
+mod turns;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::collections::BinaryHeap;
 use std::collections::HashMap;
+use std::collections::binary_heap::PeekMut;
 
 use slab::Slab;
 
 use crate::base::Class;
 use crate::base::limits::TURN_BYTES;
+use crate::delivery::fair::share::Held;
+use crate::delivery::fair::share::Lane;
+use crate::delivery::fair::share::SCALE;
+use crate::delivery::fair::share::Sender;
+use crate::delivery::fair::share::Share;
+use crate::delivery::fair::share::Tenant;
+use crate::delivery::fair::turns::Entry;
 
-/// Precision of tags: a weight of up to this divides without loss.
-const SCALE: u64 = 1 << 10;
+pub use share::ConnectionClass;
+
 /// Turns that one turn costs at most, for what the tenant has sent over other connection classes.
 const LEAD: u64 = 16;
-/// Tenants without jobs in a connection class, and senders in a class of a tenant.
-const IDLE_MAX: usize = 256;
-/// The same in an empty queue, so that an idle destination costs little.
+/// Tenants and senders that an empty queue remembers, so that an idle destination costs little.
 const IDLE_EMPTY_MAX: usize = 8;
-/// In the rank of a child that has had a turn.
-const OLD: u64 = 1 << 63;
 /// The end of a list of jobs.
 const NONE: u32 = u32::MAX;
-
-/// Which connections of a destination may carry a job: an index that the destination assigns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionClass(pub u32);
 
 /// Whose job it is, and what it costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,124 +92,6 @@ struct Job<T> {
     behind: u32,
 }
 
-/// The jobs of one connection class.
-#[derive(Debug, Default)]
-struct Lane {
-    turns: Turns,
-    /// Tenants with jobs.
-    active: usize,
-    /// Jobs that are not held.
-    ready: usize,
-}
-
-#[derive(Debug)]
-struct Tenant {
-    weight: u32,
-    /// The steps of its turns in all connection classes.
-    served: u64,
-    shares: u32,
-    held: Held,
-}
-
-/// The classes of a tenant that are held, and whether all of them are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Held {
-    classes: [bool; 3],
-    all: bool,
-}
-
-impl Held {
-    fn frees(self, class: Class) -> bool {
-        !self.all && !self.classes[class as usize]
-    }
-}
-
-/// A tenant in one connection class.
-#[derive(Debug)]
-struct Share {
-    connection: ConnectionClass,
-    tenant: u64,
-    is_in_turns: bool,
-    /// Its tag, but for what the tenant has been served in other connection classes since `seen`.
-    tag: u64,
-    seen: u64,
-    /// What its last turn cost.
-    step: u64,
-    jobs: usize,
-    /// The tag of the class that had the last turn.
-    clock: u64,
-    classes: [ClassQueue; 3],
-}
-
-#[derive(Debug, Default)]
-struct ClassQueue {
-    tag: u64,
-    jobs: usize,
-    turns: Turns,
-    /// Senders with jobs.
-    active: usize,
-}
-
-#[derive(Debug)]
-struct Sender {
-    share: u32,
-    class: Class,
-    name: u32,
-    jobs: usize,
-    first: u32,
-    last: u32,
-}
-
-/// Children by tag; those without jobs stay until their turn. Equal tags keep their order, new
-/// children before others.
-#[derive(Debug, Default)]
-struct Turns {
-    heap: BinaryHeap<Reverse<Entry>>,
-    clock: u64,
-    entered: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    tag: u64,
-    /// Among equal tags.
-    rank: u64,
-    child: u32,
-}
-
-impl Turns {
-    fn enter(&mut self, child: u32, tag: u64) {
-        self.entered += 1;
-        self.heap.push(Reverse(Entry { tag, rank: self.entered | OLD, child }));
-    }
-
-    fn enter_first(&mut self, child: u32) {
-        self.entered += 1;
-        self.heap.push(Reverse(Entry { tag: self.clock, rank: self.entered, child }));
-    }
-
-    fn next(&mut self) -> Option<u32> {
-        let Reverse(next) = self.heap.pop()?;
-        self.clock = self.clock.max(next.tag);
-        Some(next.child)
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.heap.iter().map(|Reverse(entry)| entry)
-    }
-
-    /// Takes out the children that `keeps` does not, if there are too many.
-    fn forget_idle(&mut self, active: usize, keeps: impl Fn(u32) -> bool) -> Vec<u32> {
-        if self.heap.len() <= 2 * active + IDLE_MAX {
-            return Vec::new();
-        }
-        let children = self.entries().map(|entry| entry.child);
-        let idle = children.filter(|child| !keeps(*child)).collect();
-        self.heap.retain(|Reverse(entry)| keeps(entry.child));
-        idle
-    }
-}
-
 impl<T> Default for FairQueue<T> {
     fn default() -> FairQueue<T> {
         FairQueue {
@@ -241,7 +126,12 @@ impl<T> FairQueue<T> {
         self.lanes.get(&connection).map_or(0, |lane| lane.ready)
     }
 
-    /// The same for each connection class that has any.
+    /// Whether jobs of the connection class are queued, held ones included.
+    pub fn has_jobs(&self, connection: ConnectionClass) -> bool {
+        self.lanes.get(&connection).is_some_and(|lane| lane.active > 0)
+    }
+
+    /// As `ready`, for each connection class that has any.
     pub fn ready_by_class(&self) -> impl Iterator<Item = (ConnectionClass, usize)> {
         let lanes = self.lanes.iter().filter(|(_, lane)| lane.ready > 0);
         lanes.map(|(connection, lane)| (*connection, lane.ready))
@@ -347,40 +237,6 @@ impl<T> FairQueue<T> {
         if tenant.shares == 0 && tenant.held == Held::default() {
             self.tenants.remove(&name);
         }
-    }
-
-    /// About how many jobs of its connection class go before this one if none comes. Examines the
-    /// whole class.
-    pub fn ahead_of(&self, slot: Slot) -> Option<usize> {
-        let job = self.jobs.get(slot.0 as usize)?;
-        let behind = std::iter::successors(Some(job), |job| self.jobs.get(job.before as usize));
-        let own = behind.count() as u64 - 1;
-        let sender = &self.senders[job.sender as usize];
-        let share = &self.shares[sender.share as usize];
-        let turns = &share.classes[sender.class as usize].turns;
-        let entry = turns.entries().find(|entry| entry.child == job.sender)?;
-        let senders = turns.entries().map(|other| {
-            let jobs = self.senders[other.child as usize].jobs;
-            Rival { tag: other.tag, is_first: other.rank < entry.rank, step: TURN_BYTES, jobs }
-        });
-        let in_class = turns_before(entry.tag + own * TURN_BYTES, senders);
-        let step = |class: Class| TURN_BYTES * SCALE / u64::from(class.weight());
-        let classes = Class::ALL.into_iter().map(|class| {
-            let ClassQueue { tag, jobs, .. } = share.classes[class as usize];
-            Rival { tag, is_first: class < sender.class, step: step(class), jobs }
-        });
-        let tag = share.classes[sender.class as usize].tag;
-        let in_tenant = turns_before(tag + in_class * step(sender.class), classes);
-        let lane = self.lanes.get(&share.connection)?;
-        let entry = lane.turns.entries().find(|entry| entry.child == sender.share);
-        let rank = entry.map_or(u64::MAX, |entry| entry.rank);
-        let step = |share: &Share| self.tenants[&share.tenant].usual_step();
-        let tenants = lane.turns.entries().map(|entry| {
-            let other = &self.shares[entry.child as usize];
-            let is_first = entry.rank < rank;
-            Rival { tag: entry.tag, is_first, step: step(other), jobs: other.jobs }
-        });
-        Some(turns_before(share.tag + in_tenant * step(share), tenants) as usize)
     }
 
     /// The sender of a job, in its turns and those of its tenant.
@@ -497,7 +353,7 @@ impl<T> FairQueue<T> {
             let tenant = &self.tenants[&share.tenant];
             if share.free(tenant.held) == 0 {
                 share.is_in_turns = false;
-                std::collections::binary_heap::PeekMut::pop(top);
+                PeekMut::pop(top);
                 if share.jobs == 0 {
                     self.forget_share(index);
                 }
@@ -541,61 +397,6 @@ impl<T> FairQueue<T> {
 
 fn cost_of(bytes: u64) -> u64 {
     bytes.saturating_add(TURN_BYTES).min(u64::from(u32::MAX))
-}
-
-/// A child that may have turns before another.
-struct Rival {
-    tag: u64,
-    /// Of equal tags.
-    is_first: bool,
-    step: u64,
-    jobs: usize,
-}
-
-fn turns_before(tag: u64, rivals: impl Iterator<Item = Rival>) -> u64 {
-    let turns = rivals.map(|one| {
-        let ahead = (tag + u64::from(one.is_first)).saturating_sub(one.tag);
-        ahead.div_ceil(one.step).min(one.jobs as u64)
-    });
-    turns.sum()
-}
-
-impl Tenant {
-    const NEW: Tenant =
-        Tenant { weight: 1, served: 0, shares: 0, held: Held { classes: [false; 3], all: false } };
-
-    fn usual_step(&self) -> u64 {
-        (TURN_BYTES * SCALE / u64::from(self.weight.max(1))).max(1)
-    }
-}
-
-impl Share {
-    fn new(connection: ConnectionClass, tenant: u64) -> Share {
-        Share {
-            connection,
-            tenant,
-            is_in_turns: false,
-            tag: 0,
-            seen: 0,
-            step: 0,
-            jobs: 0,
-            clock: 0,
-            classes: Default::default(),
-        }
-    }
-
-    /// Jobs that are not held.
-    fn free(&self, held: Held) -> usize {
-        let free = Class::ALL.into_iter().filter(|class| held.frees(*class));
-        free.map(|class| self.classes[class as usize].jobs).sum()
-    }
-
-    fn start(&mut self, tag: u64, step: u64, served: u64) {
-        self.is_in_turns = true;
-        self.tag = tag;
-        self.step = step;
-        self.seen = served;
-    }
 }
 
 #[cfg(test)]

@@ -13,17 +13,53 @@
 //! event         what the home is told, and what it wants to be done
 //! credit        places that owners have granted
 //! home          the jobs of the partitions of this shard
+//! capacity      connections of the shard, and who opens the next one
+//! destination   one destination: queue, sources, windows, health, rates
+//! flow_hash     hashes of destinations and tenants
+//! grant         places of homes at an owner
+//! health        whether a destination or a source can be used
+//! owner         the destinations of this shard
+//! pace          how fast a destination takes mail
+//! stripe        a destination with several owners
+//! byte_gate     a limit in bytes for what the tasks of a shard hold
+//! dial          a connection to one host: its addresses, also through a proxy
+//! failure       why a connection could not be made, or broke
+//! report        reports to senders, as messages of their own
+//! reroute       the next hop that an operator sets for a job
+//! resolve       from recipients to the servers that take their mail
+//! report_pace   when they leave
+//! sts           which MTA-STS policy holds for a domain
+//! trust         the TLS that a host needs, and what it proved
+//! verdict       what the answer to an attempt means, for the log and for reports
 //! ```
 
+pub mod byte_gate;
+pub mod capacity;
 pub mod credit;
+pub mod destination;
+pub mod dial;
 pub mod event;
+pub mod failure;
 pub mod fair;
+pub mod flow_hash;
+pub mod grant;
+pub mod health;
 pub mod home;
 pub mod job;
 pub mod limit_file;
 pub mod limit_record;
 pub mod limits;
 pub mod operation;
+pub mod owner;
+pub mod pace;
+pub mod report;
+mod report_pace;
+pub mod reroute;
+pub mod resolve;
 pub mod schedule;
 pub mod settle;
+pub mod stripe;
+pub mod sts;
+pub mod trust;
+pub mod verdict;
 pub mod write;

@@ -107,7 +107,7 @@ pub struct Hop {
 }
 
 /// The origin of the host names of a hop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostNames {
     #[default]
     Operator,

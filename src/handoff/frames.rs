@@ -249,23 +249,30 @@ pub enum Frame {
         from: ShardId,
         tokens: u32,
     },
+    /// Tokens, and until when they are valid.
     Allow {
         limit: u64,
         tokens: u32,
+        until: Mono,
     },
     Unused {
         limit: u64,
         tokens: u32,
+        until: Mono,
     },
-    /// Connections that a member of a striped destination may have.
+    /// Connections that a member of a striped destination may have, by the number of the share.
     Share {
         target: u64,
+        number: u32,
         connections: u32,
     },
-    /// Connections that it has, and those that it has work for.
+    /// The latest share that a member has heard of, the connections that it has, and those that it would
+    /// use.
     Used {
         target: u64,
         from: ShardId,
+        hop: Arc<Hop>,
+        number: u32,
         connections: u32,
         wanted: u32,
     },

@@ -28,6 +28,7 @@ pub mod tls_facts;
 pub mod tls_fault;
 pub mod tls_memory;
 pub mod tls_server;
+pub mod transfer;
 mod x509;
 
 pub use crate::wire::tls::ClientCertificates;

@@ -55,7 +55,7 @@ fn fields_of_record(record: &[u8]) -> Option<&str> {
 }
 
 /// The mode of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StsMode {
     /// No delivery to hosts that fail verification.
     Enforce,
@@ -66,7 +66,7 @@ pub enum StsMode {
 }
 
 /// A published policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StsPolicy {
     pub mode: StsMode,
     /// In lower case without a trailing dot; a wildcard keeps its `*.`.

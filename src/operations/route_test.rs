@@ -47,10 +47,28 @@ pub struct RouteAnswer {
     /// None for mail that needs no connection.
     pub destination: Option<RouteDestination>,
     pub source: Option<RouteSource>,
+    /// None: it follows from the stream of the mail.
+    pub class: Option<String>,
+    pub tenant_share: TenantShare,
+    pub fallback: Option<FallbackHop>,
     pub max_age: String,
     pub retry: Vec<String>,
     pub delivery_enabled: bool,
     pub reply: Option<ReplyMeaning>,
+}
+
+/// The share and the rates of the tenant, or those of mail without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantShare {
+    pub weight: u32,
+    pub limits: Vec<RouteLimit>,
+}
+
+/// Where mail goes once delivery has failed for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FallbackHop {
+    pub next_hop: String,
+    pub after: String,
 }
 
 /// What the rules for replies make of a reply.

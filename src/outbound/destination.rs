@@ -33,6 +33,8 @@ use crate::base::limits::LEASE_SWEEP_MS;
 use crate::base::limits::THROTTLE_FIRST_MS;
 use crate::base::limits::THROTTLE_MAX_MS;
 use crate::base::limits::TURN_BYTES;
+use crate::delivery::failure::Failure;
+use crate::delivery::failure::FailureKind;
 use crate::route::destination::DestinationPolicy;
 use crate::route::destination::Rates;
 
@@ -73,33 +75,6 @@ pub enum JobEnd {
     Refused,
     Deferred,
     Lost,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
-    Resolve,
-    Connect,
-    Timeout,
-    Tls,
-    Greeting,
-    /// It will not talk to us. The text is its reply.
-    Refused,
-    Protocol,
-    Lost,
-    /// No descriptor, no memory, no source address: the destination is not to blame.
-    Ours,
-    /// The proxy or the source that mail goes out by: the destination is not to blame, but its mail is not
-    /// to wait in line either until an operator has mended it.
-    WayOut,
-}
-
-/// Why a connection failed. The text is for operators.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
-    pub kind: FailureKind,
-    pub text: &'a str,
-    /// The host that said it, or that could not be reached. Empty: it says nothing of any.
-    pub host: &'a str,
 }
 
 /// How a destination stands.

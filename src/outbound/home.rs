@@ -23,6 +23,11 @@ use crate::base::backoff;
 use crate::base::clock::wall_ms;
 use crate::base::limits::STS_POSTPONE_MS;
 use crate::config::delivery::domain::parse_literal;
+use crate::delivery::report::Reporter;
+use crate::delivery::reroute;
+use crate::delivery::sts::StsUnknown;
+use crate::delivery::trust;
+use crate::delivery::trust::Trust;
 use crate::handoff::Mesh;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
@@ -40,7 +45,6 @@ use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::observe::log::Record;
-use crate::outbound::bounce::ReportPace;
 use crate::outbound::destination::Random;
 use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
@@ -53,14 +57,10 @@ pub use crate::outbound::line::Row;
 use crate::outbound::line::Turn;
 use crate::outbound::operator;
 use crate::outbound::owner::turn_of;
-use crate::outbound::reroute;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
 use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
-use crate::outbound::trust;
-use crate::outbound::trust::StsUnknown;
-use crate::outbound::trust::Trust;
 use crate::queue;
 use crate::queue::Committer;
 use crate::queue::Fresh;
@@ -145,7 +145,7 @@ pub struct Home {
     snapshots: RefCell<Snapshots>,
     pub(super) observed: Arc<ShardObserved>,
     pub(super) histograms: Rc<Histograms>,
-    pub(super) hostname: Box<str>,
+    hostname: Box<str>,
     jobs: RefCell<HashMap<JobKey, Waiting>>,
     pub(super) leases: RefCell<LeaseTable>,
     /// Orders of operators that are being carried out, and those that wait for an attempt's end.
@@ -154,8 +154,7 @@ pub struct Home {
     hops: RefCell<HashMap<HopKey, (Arc<Hop>, u64)>>,
     jobs_max: usize,
     shards: usize,
-    /// When reports go out.
-    pub(super) pace: Cell<ReportPace>,
+    pub(super) reporter: Reporter,
     bytes_held: Cell<usize>,
     lines: RefCell<Lines>,
     /// Nothing that stands in a line becomes too old before.
@@ -235,7 +234,10 @@ impl Home {
     pub fn new(parts: HomeParts) -> Rc<Home> {
         let jobs_max = (parts.policy.jobs_in_memory_max / parts.shards.max(1)).max(1);
         let stores = parts.stores.into_iter().map(|store| (store.partition.id(), store));
+        let reporter =
+            Reporter::new(parts.hostname.clone(), parts.reader.clone(), parts.shards, wall_ms());
         let home = Rc::new(Home {
+            reporter,
             stores: stores.collect(),
             mesh: parts.mesh,
             reader: parts.reader,
@@ -252,7 +254,6 @@ impl Home {
             hops: RefCell::default(),
             jobs_max,
             shards: parts.shards.max(1),
-            pace: Cell::new(ReportPace::new(wall_ms())),
             bytes_held: Cell::new(0),
             lines: RefCell::new(Lines::new(jobs_max)),
             first_expiry_ms: Cell::new(u64::MAX),
@@ -317,11 +318,6 @@ impl Home {
         let left = self.left_on_disk.get();
         self.left_on_disk.set(left & !bit);
         left & bit != 0
-    }
-
-    /// What one shard may do of something that is limited over all of them.
-    pub(super) fn share_of(&self, limit: u32) -> u32 {
-        (limit / self.shards as u32).max(1)
     }
 
     pub fn roll(&self) -> u64 {
@@ -567,7 +563,7 @@ impl Home {
                 (domain.clone(), hosts, Box::from([host]), HopProtocol::Smtp, HostNames::Literal)
             }
             NextHop::Mx { domain, port } => {
-                self.trust.look_ahead(domain, policy);
+                self.trust.sts().look_ahead(domain, policy);
                 let answer = self.resolver.mx(domain).await?;
                 if answer.implicit {
                     // RFC 5321 s5.1: the domain is its own host, if it is one at all.
@@ -609,7 +605,7 @@ impl Home {
         let sts = match names {
             HostNames::Operator | HostNames::Literal => None,
             HostNames::Mx | HostNames::SignedMx => {
-                let asked = self.trust.sts_policy(&domain, policy).await;
+                let asked = self.trust.sts().policy_of(&domain, policy).await;
                 asked.map_err(|unknown| match unknown {
                     StsUnknown::NotFetched => Unresolved::NoPolicy,
                     StsUnknown::OwnLimit(fault) => Unresolved::Dns(fault),
@@ -1107,6 +1103,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         let domain = domain_of(recipient.mailbox).unwrap_or("");
         // Lists are often sorted by domain; the route of the one before is the route of this one.
         if last_domain == Some(domain)
+            && !policy.routes.names_recipients()
             && let Some((_, recipients)) = groups.last_mut()
         {
             recipients.push(index);
@@ -1114,6 +1111,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         }
         let question = RouteQuestion {
             recipient_domain: domain,
+            recipient_local: local_of(recipient.mailbox),
             sender_domain,
             listener: Some(envelope.listener),
             tenant: envelope.labels.tenant,
@@ -1143,6 +1141,10 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         last_domain = Some(domain);
     }
     groups.into_iter().map(|(key, recipients)| (key, recipients.into())).collect()
+}
+
+fn local_of(mailbox: &str) -> &str {
+    mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local)
 }
 
 pub(super) fn domain_of(mailbox: &str) -> Option<&str> {
@@ -1267,7 +1269,7 @@ pub async fn tend(home: Rc<Home>) {
         }
         if refreshed.elapsed() >= POLICIES_EVERY {
             refreshed = Instant::now();
-            home.trust.refresh(&home.policy(), home.shards);
+            home.trust.sts().refresh(&home.policy(), home.shards);
         }
     }
 }

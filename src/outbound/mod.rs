@@ -10,22 +10,15 @@
 //! lease        which jobs are leased, and which outcome counts               home shard
 //! scan         finds due jobs on disk                                        home shard
 //! operator     operations on messages                                        home shard
-//! reroute      the next hop that an operator sets for a job                  home shard
 //! settling     from an outcome to one write, with reports to the sender      home shard
-//! bounce       reports to the sender, as messages of their own               home shard
 //! owner        destinations, their queues and connections                    owner shard
 //! scheduler    destination  pace    which job, which connection, and when    owner shard
 //! worker       one connection: connect, greet, TLS, one message after another
-//! connect      the first address of a host that answers, also through a proxy
-//! transfer     the SMTP exchange of a message
 //! idle         wakes an idle connection
 //! stripes      destinations owned by several shards, and their shares        both
-//! trust        what is known about the TLS of other servers                  both
 //! survey       the largest destinations, for monitoring                      owner shard
 //! ```
 
-mod bounce;
-mod connect;
 pub mod destination;
 pub mod home;
 pub mod idle;
@@ -34,12 +27,9 @@ pub mod line;
 pub mod operator;
 pub mod owner;
 pub mod pace;
-pub mod reroute;
 pub mod scan;
 pub mod scheduler;
 pub mod settling;
 pub mod stripes;
 pub mod survey;
-pub mod transfer;
-pub mod trust;
 pub mod worker;

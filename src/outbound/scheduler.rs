@@ -35,13 +35,13 @@ use crate::base::limits::DESTINATION_FULL_MS;
 use crate::base::limits::DESTINATION_IDLE_MS;
 use crate::base::limits::DESTINATIONS_MAX;
 use crate::base::limits::TURN_MESSAGES;
+use crate::delivery::failure::Failure;
+use crate::delivery::failure::FailureKind;
 use crate::outbound::destination::Binding;
 use crate::outbound::destination::ConnectionCounts;
 use crate::outbound::destination::Counters;
 use crate::outbound::destination::Destination;
 use crate::outbound::destination::DestinationState;
-use crate::outbound::destination::Failure;
-use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::Full;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobEnd;
@@ -929,7 +929,7 @@ mod tests {
     use super::*;
     use crate::base::limits::JOB_LEASE_MS;
     use crate::base::limits::JOB_TRANSFER_MS_MAX;
-    use crate::outbound::destination::FailureKind;
+    use crate::delivery::failure::FailureKind;
     use crate::route::destination::Rates;
 
     const DEAD: Failure =

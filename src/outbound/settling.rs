@@ -13,6 +13,10 @@ use std::time::Duration;
 use crate::base::MessageId;
 use crate::base::backoff;
 use crate::base::clock::wall_ms;
+use crate::delivery::report::Reports;
+use crate::delivery::report::Story;
+use crate::delivery::report::Told;
+use crate::delivery::verdict;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
@@ -22,9 +26,6 @@ use crate::observe::Stage;
 use crate::observe::label::AttemptCategory;
 use crate::observe::label::AttemptOutcome;
 use crate::observe::log::Record;
-use crate::outbound::bounce;
-use crate::outbound::bounce::Story;
-use crate::outbound::bounce::Told;
 use crate::outbound::home::HELD_DUE_MS;
 use crate::outbound::home::Home;
 use crate::outbound::home::Waiting;
@@ -196,13 +197,24 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let Plan { change, tally, told, expires_ms, again_ms } = plan;
     let attempt = &*outcome.attempt;
     let tried_ms = outcome.counts.then_some(now_ms);
-    let story = Story { mail: &mail, envelope: &envelope, attempt, tried_ms, expires_ms, now_ms };
-    let (reports, notes) = bounce::reports(home, &story, &told).await;
     let (id, job) = key;
+    let Some(store) = home.stores.get(&id.partition()) else { return };
+    let story = Story {
+        mail: &mail,
+        envelope: &envelope,
+        attempt,
+        tried_ms,
+        expires_ms,
+        now_ms,
+        committer: &store.committer,
+        policy: &home.policy(),
+    };
+    let Reports { list: reports, notes, held } = home.reporter.reports(&story, &told).await;
     let settlement =
         Settlement { id, job, change, reports, tally, is_order: false, keep_until_ms: None };
     let settlement = Arc::new(settlement);
     let written = write(home, id, Arc::clone(&settlement), outcome.haste).await;
+    drop(held);
     home.forget(key);
     if !written {
         // Deleted meanwhile, or the store has failed: a restart finds the job as it was.
@@ -359,7 +371,7 @@ fn tell(
         };
         let category = match end {
             End::Delivered => Category::Delivered,
-            End::Failed | End::Deferred => bounce::category_of(answer, host),
+            End::Failed | End::Deferred => verdict::category_of(answer, host),
         };
         home.observed.metrics.attempts_total.add(ended, label_of(category), 1);
         let verdict = attempt.verdict.map(|verdict| verdict.to_string());

@@ -20,6 +20,13 @@ use crate::base::ChunkPool;
 use crate::base::clock::wall_ms;
 use crate::base::fault::Blame;
 use crate::base::limits::JOB_TRANSFER_MS_MAX;
+use crate::delivery::dial;
+use crate::delivery::dial::DialFault;
+use crate::delivery::dial::Parallel;
+use crate::delivery::failure::Failure;
+use crate::delivery::failure::FailureKind;
+use crate::delivery::trust;
+use crate::delivery::trust::Terms;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -37,13 +44,13 @@ use crate::net::TlsFacts;
 use crate::net::TlsFault;
 use crate::net::Verdict;
 use crate::net::resolver::Family;
+use crate::net::transfer::BodySource;
+use crate::net::transfer::BodyUnreadable;
+use crate::net::transfer::ClientTimeouts;
+use crate::net::transfer::Sent;
+use crate::net::transfer::Transfer;
 use crate::observe::Stage;
 use crate::observe::label::DeliveryTls;
-use crate::outbound::connect;
-use crate::outbound::connect::Beside;
-use crate::outbound::connect::DialFault;
-use crate::outbound::destination::Failure;
-use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
 use crate::outbound::home::domain_of;
 use crate::outbound::home::is_same_domain;
@@ -56,13 +63,6 @@ use crate::outbound::owner::answer_to;
 use crate::outbound::owner::store_behind;
 use crate::outbound::scheduler::ConnId;
 use crate::outbound::scheduler::Take;
-use crate::outbound::transfer::BodySource;
-use crate::outbound::transfer::BodyUnreadable;
-use crate::outbound::transfer::ClientTimeouts;
-use crate::outbound::transfer::Sent;
-use crate::outbound::transfer::Transfer;
-use crate::outbound::trust;
-use crate::outbound::trust::Terms;
 use crate::queue;
 use crate::queue::MessageReader;
 use crate::queue::SharedMessageReader;
@@ -154,7 +154,7 @@ fn worse(last: Option<NoLink>, next: NoLink) -> Option<NoLink> {
 
 pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nudge>) {
     let conn = slot.conn;
-    let mut link = match open(&owner, &hop).await {
+    let mut link = match open(&owner, &hop, &|link| takes(&hop, link)).await {
         Ok(link) => link,
         Err(NoLink { barred: Some(address), host, .. }) => {
             owner.refuse_all(&hop, |delivery| looped(delivery, &host, address));
@@ -199,13 +199,22 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
             continue;
         };
         queue::points::point("deliver::before_send");
-        let mut sending = send(&owner, &mut link, delivery).await;
-        if is_stale(&link, &sending.sent.outcomes) {
-            // The server had closed the idle connection: no attempt was made.
-            match open(&owner, &hop).await {
+        let mut sending = match hop.hosts.len() > 1 && lacks(&link, delivery) {
+            true => None,
+            false => Some(send(&owner, &mut link, delivery).await),
+        };
+        let is_lacking = sending.is_none();
+        if sending.as_ref().is_none_or(|sending| is_stale(&link, &sending.sent.outcomes)) {
+            // No attempt was made: the host lacks what the mail needs, which another may offer, or it
+            // had closed the idle connection.
+            if is_lacking {
+                link.transfer.quit().await;
+            }
+            let is_able = |link: &Link| takes(&hop, link) && !lacks(link, delivery);
+            match open(&owner, &hop, &is_able).await {
                 Ok(fresh) => {
                     link = fresh;
-                    sending = send(&owner, &mut link, delivery).await;
+                    sending = Some(send(&owner, &mut link, delivery).await);
                 }
                 Err(NoLink { barred: Some(address), host, .. }) => {
                     let delivery = custody.give_up();
@@ -222,11 +231,16 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
                     };
                     owner.answer(&custody.give_up(), what);
                     let mut scheduler = owner.scheduler.borrow_mut();
-                    scheduler.connection_lost(conn, no_link.failure(), wall_ms());
+                    match is_lacking {
+                        // Other mail can still be sent to the first host.
+                        true => scheduler.closed(conn, wall_ms()),
+                        false => scheduler.connection_lost(conn, no_link.failure(), wall_ms()),
+                    };
                     return;
                 }
             }
         }
+        let sending = sending.expect("a mail that was not sent has returned");
         queue::points::point("deliver::after_reply");
         link.sent += 1;
         let delivery = custody.give_up();
@@ -304,7 +318,13 @@ fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
     link.sent > 0 && ended && outcomes.iter().all(unsaid)
 }
 
-async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
+/// Connects to the best host that is able to take the mail. If the only fault of all is that they are
+/// not, to the first of them, so that the mail is returned.
+async fn open(
+    owner: &Rc<Owner>,
+    hop: &Hop,
+    is_able: &dyn Fn(&Link) -> bool,
+) -> Result<Link, NoLink> {
     let policy = owner.policy();
     let source = match &hop.pool {
         None => None,
@@ -332,7 +352,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         };
         if hop.names != HostNames::Operator
             && let Some((address, why)) =
-                connect::take_barred(&policy.addresses, source, &mut addresses)
+                dial::remove_barred(&policy.addresses, source, &mut addresses)
         {
             barred.get_or_insert((host, address));
             match why {
@@ -358,7 +378,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         }
         let way = Way { hop, host, terms: &terms, source, ehlo_name, policy: &policy };
         match reach_host(owner, &way, addresses).await {
-            Ok(link) if takes(hop, &link) => return Ok(link),
+            Ok(link) if is_able(&link) => return Ok(link),
             Ok(link) => {
                 unable.get_or_insert(link);
             }
@@ -376,7 +396,6 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     }
     let nowhere = || NoLink::new("", FailureKind::Resolve, "the next hop has no server".to_owned());
     match (unable, last, barred) {
-        // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
         (Some(link), None, _) => Ok(link),
         (None, None, Some((host, address))) => {
             let no_link = NoLink::new(&host.name(), FailureKind::Resolve, String::new());
@@ -411,9 +430,50 @@ fn looped(delivery: &Delivery, host: &str, address: IpAddr) -> What {
     What::Tried { ends, attempt: Box::new(attempt) }
 }
 
-/// Whether the server can be given the mail of its hop.
+/// Whether the server can take the mail of its hop (RFC 8689 s4.2.1).
 fn takes(hop: &Hop, link: &Link) -> bool {
     hop.require_tls == RequireTls::No || link.transfer.client().offers().requiretls
+}
+
+/// Whether the server lacks something that this mail needs: 8BITMIME, SMTPUTF8, REQUIRETLS or SIZE.
+fn lacks(link: &Link, delivery: &Delivery) -> bool {
+    let client = link.transfer.client();
+    // A connection that has ended is found out by sending.
+    link.transfer.is_ready() && with_mail(delivery, |mail| client.lacks(mail))
+}
+
+/// Calls `use_it` with the mail as it is sent.
+fn with_mail<T>(delivery: &Delivery, use_it: impl FnOnce(&Mail<'_>) -> T) -> T {
+    let envelope = delivery.mail.envelope();
+    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let recipients = mail_recipients(delivery, &all);
+    use_it(&mail_of(delivery, &envelope, &recipients))
+}
+
+fn mail_recipients<'a>(delivery: &Delivery, all: &[Recipient<'a>]) -> Vec<MailRecipient<'a>> {
+    let recipient = |index: &u32| {
+        let one = &all[*index as usize];
+        MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
+    };
+    delivery.recipients.iter().map(recipient).collect()
+}
+
+fn mail_of<'a>(
+    delivery: &Delivery,
+    envelope: &Envelope<'a>,
+    recipients: &'a [MailRecipient<'a>],
+) -> Mail<'a> {
+    Mail {
+        sender: envelope.sender,
+        recipients,
+        bytes: envelope.bytes(),
+        body: envelope.body_type,
+        smtputf8: envelope.smtputf8,
+        // Not if its hop meets the requirement without it.
+        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
+        ret: envelope.ret,
+        envid: envelope.envid,
+    }
 }
 
 /// One host, and how it is reached.
@@ -492,8 +552,8 @@ async fn addresses(
     let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
     let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
     let all = match policy.prefer_ipv6 {
-        true => connect::interleave(v6, v4),
-        false => connect::interleave(v4, v6),
+        true => dial::interleave(v6, v4),
+        false => dial::interleave(v4, v6),
     };
     let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port)).collect();
     Ok(Addresses { addresses, authentic: found.authentic })
@@ -509,8 +569,8 @@ async fn reach_host(
     if let Some(path) = way.host.unix_path() {
         let began = Instant::now();
         let stream = rt::connect_unix(path, limit).await.map_err(|fault| {
-            let text = connect::unix_text(&way.host.name(), fault);
-            NoLink::new(&way.host.name(), connect::unix_kind(fault), text)
+            let text = dial::unix_text(&way.host.name(), fault);
+            NoLink::new(&way.host.name(), dial::unix_kind(fault), text)
         })?;
         return reach(owner, way, Dialed { stream, address: None, began }).await;
     }
@@ -525,8 +585,8 @@ async fn reach_host(
     }
     while !addresses.is_empty() {
         let began = Instant::now();
-        let race = connect::race(&addresses, limit, Beside::of(way.source), |to, limit| {
-            connect::dial(way.source, to, limit)
+        let race = dial::race(&addresses, limit, Parallel::of(way.source), |to, limit| {
+            dial::dial(way.source, to, limit)
         });
         let race = race.await;
         addresses.retain(|one| race.failed.iter().all(|(failed, _)| failed != one));
@@ -564,7 +624,7 @@ async fn reach(owner: &Rc<Owner>, way: &Way<'_>, dialed: Dialed) -> Result<Link,
             owner.trust.note_broken(&way.host.host);
             let Some(to) = address else { return Err(no_link) };
             let began = Instant::now();
-            let stream = connect::dial(way.source, to, way.policy.timeouts.connect).await;
+            let stream = dial::dial(way.source, to, way.policy.timeouts.connect).await;
             let stream = stream.map_err(|fault| way.not_dialed(to, &fault))?;
             let dialed = Dialed { stream, address, began };
             let again = greet(owner, way, dialed, (TlsUse::Never, trust::AFTER_FAILURE)).await;
@@ -719,6 +779,7 @@ fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
         data_end: times.data_end,
         rset: times.quit,
         quit: times.quit,
+        ..ClientTimeouts::default()
     }
 }
 
@@ -734,7 +795,7 @@ fn kind_of(fault: &Fault) -> FailureKind {
     match fault {
         Fault::TimedOut(SmtpStage::Greeting) => FailureKind::Greeting,
         Fault::Refused { .. } => FailureKind::Refused,
-        Fault::TimedOut(_) => FailureKind::Timeout,
+        Fault::TimedOut(_) | Fault::TooSlow => FailureKind::Timeout,
         Fault::TlsFailed | Fault::TlsNotOffered | Fault::TlsRefused(_) | Fault::InputBeforeTls => {
             FailureKind::Tls
         }
@@ -761,25 +822,8 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
     let mail = &delivery.mail;
     let envelope = mail.envelope();
     let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
-    let recipients: Vec<MailRecipient<'_>> = delivery
-        .recipients
-        .iter()
-        .map(|index| {
-            let one = &all[*index as usize];
-            MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
-        })
-        .collect();
-    let to_send = Mail {
-        sender: envelope.sender,
-        recipients: &recipients,
-        bytes: envelope.bytes(),
-        body: envelope.body_type,
-        smtputf8: envelope.smtputf8,
-        // Not where its hop has met the demand already.
-        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
-        ret: envelope.ret,
-        envid: envelope.envid,
-    };
+    let recipients = mail_recipients(delivery, &all);
+    let to_send = mail_of(delivery, &envelope, &recipients);
     let sent = match &mail.body {
         MailBody::Held(message) => {
             link.transfer.send(&to_send, &mut std::slice::from_ref(message).iter()).await

@@ -8,10 +8,12 @@ use std::time::Duration;
 use crate::base::backoff::RetrySchedule;
 use crate::config::DeliveryTimeoutsConfig;
 use crate::config::ResolverConfig;
+use crate::config::SenderReports;
 use crate::net::AddressRule;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
+use crate::route::tenant::TenantTable;
 use crate::wire::classify::Classifier;
 
 /// All settings of delivery. The maximum age of mail is in each result of `routes`.
@@ -22,6 +24,7 @@ pub struct DeliveryPolicy {
     pub routes: RouteTable,
     pub destinations: DestinationTable,
     pub sources: SourceTable,
+    pub tenants: TenantTable,
     pub retry: RetrySchedule,
     /// The age at which the sender gets a delay warning; `None`: no warning.
     pub delay_warning: Option<Duration>,
@@ -59,4 +62,14 @@ pub struct BouncePolicy {
     /// Messages up to this size are returned in full, larger ones with the header only.
     pub body_bytes_max: u64,
     pub per_minute_max: u32,
+    /// The listeners whose senders do not get all reports.
+    pub listeners: Vec<(Box<str>, SenderReports)>,
+}
+
+impl BouncePolicy {
+    /// For mail that came in on the listener.
+    pub fn reports_of(&self, listener: &str) -> SenderReports {
+        let found = self.listeners.iter().find(|(name, _)| **name == *listener);
+        found.map_or(SenderReports::All, |(_, reports)| *reports)
+    }
 }

@@ -30,6 +30,10 @@ impl Rates {
     pub fn all(&self) -> [Option<u32>; 4] {
         [self.per_second, self.per_minute, self.per_hour, self.per_day]
     }
+
+    pub fn is_limited(&self) -> bool {
+        self.all().iter().any(Option::is_some)
+    }
 }
 
 /// The limits of one destination, or of one shard's share. The config explains each.

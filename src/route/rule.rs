@@ -9,12 +9,17 @@ use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::normalize;
 use crate::route::source::PoolId;
 
+/// A local part has 64 bytes at most (RFC 5321 s4.5.3.1.1); some are longer.
+pub(super) const ADDRESS_BYTES_MAX: usize = 2 * DOMAIN_BYTES_MAX;
+
 /// The properties of a recipient and its message that rules can test.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuestion<'q> {
     /// As in the address: in any case, with A-labels or U-labels, or a literal with its brackets.
     /// Empty for the bare `Postmaster`, who is at our own domain.
     pub recipient_domain: &'q str,
+    /// The part before the domain.
+    pub recipient_local: &'q str,
     /// `None` for the null sender.
     pub sender_domain: Option<&'q str>,
     /// `None` for mail of our own, such as a bounce.
@@ -44,6 +49,7 @@ impl fmt::Debug for Credentials {
 pub enum RuleFit {
     Fits,
     RecipientDomain,
+    Recipient,
     SenderDomain,
     Listener,
     Tenant,
@@ -58,12 +64,22 @@ pub struct Rule {
     pub auth: Option<Arc<Credentials>>,
     pub pool: Option<PoolId>,
     senders: DomainIndex,
+    /// Only of a rule that names recipients: others are found by their domains.
+    domains: DomainIndex,
 }
 
 impl Rule {
     pub fn new(route: RouteConfig, auth: Option<Arc<Credentials>>, pool: Option<PoolId>) -> Rule {
         let senders = DomainIndex::of(route.sender_domain.iter().cloned());
-        Rule { route, auth, pool, senders }
+        let domains = route.recipient_domain.iter().filter(|_| !route.recipient.is_empty());
+        let domains = DomainIndex::of(domains.cloned());
+        Rule { route, auth, pool, senders, domains }
+    }
+
+    /// Tests all conditions of a rule that was found by the recipient's address.
+    pub(super) fn fits_named(&self, domain: &str, question: &RouteQuestion<'_>) -> bool {
+        let is_here = self.domains.is_empty() || self.domains.contains(domain);
+        is_here && self.fit(question) == RuleFit::Fits
     }
 
     fn fits_sender(&self, sender_domain: Option<&str>) -> bool {
@@ -79,7 +95,7 @@ impl Rule {
         headers.is_empty() || headers.iter().any(|one| one.holds(fields))
     }
 
-    /// Tests all conditions except that on the recipient's domain, in the order of `explain`.
+    /// Tests all conditions except those on the recipient, in the order of `explain`.
     pub(super) fn fit(&self, question: &RouteQuestion<'_>) -> RuleFit {
         let route = &self.route;
         match () {
@@ -92,14 +108,32 @@ impl Rule {
         }
     }
 
-    /// As `fit`, with the condition on the recipient's domain first.
+    /// As `fit`, with the conditions on the recipient first.
     pub(super) fn fit_with_recipient(&self, domain: &str, question: &RouteQuestion<'_>) -> RuleFit {
-        let recipients = DomainIndex::of(self.route.recipient_domain.iter().cloned());
-        match recipients.is_empty() || recipients.contains(domain) {
-            true => self.fit(question),
-            false => RuleFit::RecipientDomain,
+        let domains = DomainIndex::of(self.route.recipient_domain.iter().cloned());
+        let mut room = [0; ADDRESS_BYTES_MAX];
+        let address = address_in(&mut room, question.recipient_local, domain);
+        match () {
+            () if !domains.is_empty() && !domains.contains(domain) => RuleFit::RecipientDomain,
+            () if !is_among(&self.route.recipient, address) => RuleFit::Recipient,
+            () => self.fit(question),
         }
     }
+}
+
+/// An address in lower case, as rules name it. `None`: it is too long for any rule.
+pub(super) fn address_in<'r>(
+    room: &'r mut [u8; ADDRESS_BYTES_MAX],
+    local: &str,
+    domain: &str,
+) -> Option<&'r str> {
+    let bytes = local.len() + 1 + domain.len();
+    let address = room.get_mut(..bytes)?;
+    address[..local.len()].copy_from_slice(local.as_bytes());
+    address[..local.len()].make_ascii_lowercase();
+    address[local.len()] = b'@';
+    address[local.len() + 1..].copy_from_slice(domain.as_bytes());
+    str::from_utf8(address).ok()
 }
 
 /// Whether the list is empty or contains the name.

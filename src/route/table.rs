@@ -3,14 +3,16 @@
 //! Promise:  the first rule whose conditions all hold decides; an omitted condition always holds. If
 //!           no rule matches, the mail goes to the mail exchangers of the recipient's domain.
 //!           `explain` and `next_hop` agree; a test compares them.
-//! Cost:     domains and subdomains are found by hash, independent of the number of rules; patterns
+//! Cost:     addresses, domains and subdomains are found by hash, independent of the number of rules; patterns
 //!           and rules without a condition on the recipient are tested one by one. Only the name of
 //!           the recipient's own domain is allocated.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::Class;
 use crate::config::NextHop;
 use crate::config::OutboundTls;
 use crate::config::RouteConfig;
@@ -20,10 +22,12 @@ use crate::config::delivery::domain::parse_literal;
 use crate::route::domain_index::DOMAIN_BYTES_MAX;
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::normalize;
+use crate::route::rule::ADDRESS_BYTES_MAX;
 use crate::route::rule::Credentials;
 use crate::route::rule::RouteQuestion;
 use crate::route::rule::Rule;
 use crate::route::rule::RuleFit;
+use crate::route::rule::address_in;
 use crate::route::source::PoolId;
 
 pub use crate::config::delivery::next_hop::PORT_SMTP;
@@ -44,6 +48,17 @@ pub struct RouteChoice<'t> {
     /// `None`: the system chooses the source address.
     pub pool: Option<PoolId>,
     pub max_age: Duration,
+    /// `None`: the class follows from the stream of the mail.
+    pub class: Option<Class>,
+    pub fallback: Option<Fallback<'t>>,
+}
+
+/// Where mail goes once delivery to the next hop has failed for so long. `RouteTable::rerouted`
+/// makes it a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fallback<'t> {
+    pub next: &'t RouteNext,
+    pub after: Duration,
 }
 
 /// The defaults for recipients without a matching rule.
@@ -59,8 +74,11 @@ pub struct RouteStandard {
 #[derive(Clone, Debug)]
 pub struct RouteTable {
     rules: Vec<Rule>,
+    /// Rules that name recipients.
+    by_address: HashMap<Box<str>, Vec<u32>>,
+    /// Rules that name domains of recipients and no addresses.
     by_recipient: DomainIndex,
-    /// Rules without a condition on the recipient's domain.
+    /// Rules without a condition on the recipient.
     for_all: Vec<u32>,
     standard: RouteStandard,
     unusable: NextHop,
@@ -69,14 +87,20 @@ pub struct RouteTable {
 impl RouteTable {
     pub fn build(rules: Vec<Rule>, standard: RouteStandard) -> RouteTable {
         let (mut by_recipient, mut for_all) = (DomainIndex::default(), Vec::new());
+        let mut by_address: HashMap<Box<str>, Vec<u32>> = HashMap::new();
         for (number, rule) in (0..).zip(&rules) {
-            by_recipient.insert_all(rule.route.recipient_domain.iter().cloned(), number);
-            if rule.route.recipient_domain.is_empty() {
-                for_all.push(number);
+            let route = &rule.route;
+            for address in &route.recipient {
+                by_address.entry(address.as_ref().into()).or_default().push(number);
+            }
+            match route.recipient.is_empty() {
+                true if route.recipient_domain.is_empty() => for_all.push(number),
+                true => by_recipient.insert_all(route.recipient_domain.iter().cloned(), number),
+                false => {}
             }
         }
         let unusable = NextHop::Reject { text: BAD_DOMAIN_TEXT.into() };
-        RouteTable { rules, by_recipient, for_all, standard, unusable }
+        RouteTable { rules, by_address, by_recipient, for_all, standard, unusable }
     }
 
     /// The route for a recipient.
@@ -99,7 +123,7 @@ impl RouteTable {
     /// As `next_hop`, but with a next hop that an operator has set. Credentials and pool come from a
     /// rule with the same next hop, preferably the recipient's own rule: a password may only be sent
     /// to the servers of its rule, for mail that meets the other conditions of that rule. A TLS level
-    /// that the recipient's own rule requires stays required.
+    /// that the recipient's own rule requires stays required, as do its class and maximum age.
     pub fn rerouted<'t>(
         &'t self,
         question: &RouteQuestion<'_>,
@@ -127,7 +151,13 @@ impl RouteTable {
         let choice = self.choice(rule, next_hop);
         let pool = rule.and_then(|rule| rule.pool).or(routed.pool);
         let tls = choice.tls.max(routed.tls.filter(|mode| *mode >= OutboundTls::Must));
-        RouteChoice { tls, pool, max_age: routed.max_age, ..choice }
+        let (max_age, class) = (routed.max_age, routed.class);
+        RouteChoice { tls, pool, max_age, class, fallback: None, ..choice }
+    }
+
+    /// Whether recipients of one domain may have different routes.
+    pub fn names_recipients(&self) -> bool {
+        !self.by_address.is_empty()
     }
 
     /// All rules up to the one that decides, each with the reason why it matches or not. For
@@ -166,7 +196,21 @@ impl RouteTable {
         let named = self.by_recipient.first(domain, fits);
         let sooner = |number: &&u32| named.is_none_or(|named| **number < named);
         let for_all = self.for_all.iter().take_while(sooner).find(|number| fits(**number)).copied();
-        for_all.or(named).map(|number| &self.rules[number as usize])
+        let found = for_all.or(named);
+        let addressed = self.first_named(domain, question);
+        let first = addressed.into_iter().chain(found).min();
+        first.map(|number| &self.rules[number as usize])
+    }
+
+    /// The first rule that names the recipient's address.
+    fn first_named(&self, domain: &str, question: &RouteQuestion<'_>) -> Option<u32> {
+        if self.by_address.is_empty() {
+            return None;
+        }
+        let mut room = [0; ADDRESS_BYTES_MAX];
+        let address = address_in(&mut room, question.recipient_local, domain)?;
+        let mut numbers = self.by_address.get(address)?.iter().copied();
+        numbers.find(|number| self.rules[*number as usize].fits_named(domain, question))
     }
 
     fn choice<'t>(&'t self, rule: Option<&'t Rule>, next_hop: Cow<'t, NextHop>) -> RouteChoice<'t> {
@@ -178,6 +222,10 @@ impl RouteTable {
             auth: rule.and_then(|rule| rule.auth.as_ref()),
             pool: rule.and_then(|rule| rule.pool).or(self.standard.pool),
             max_age: route.and_then(|route| route.max_age).unwrap_or(self.standard.max_age),
+            class: route.and_then(|route| route.class),
+            fallback: route.and_then(|route| {
+                route.fallback.as_ref().map(|next| Fallback { next, after: route.fallback_after })
+            }),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use crate::delivery::trust::Trust;
 use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
@@ -28,7 +29,6 @@ use crate::outbound::owner;
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::OwnerParts;
 use crate::outbound::scan;
-use crate::outbound::trust::Trust;
 use crate::queue;
 use crate::queue::Partition;
 use crate::route::DeliveryPolicy;

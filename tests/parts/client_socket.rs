@@ -15,8 +15,8 @@ use std::time::Instant;
 use bumpalo::Bump;
 use ringpost::base::chunk::ChunkPool;
 use ringpost::net::Channel;
-use ringpost::outbound::transfer::ClientTimeouts;
-use ringpost::outbound::transfer::Transfer;
+use ringpost::net::transfer::ClientTimeouts;
+use ringpost::net::transfer::Transfer;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::wire::smtp::BodyMode;
@@ -336,4 +336,67 @@ fn a_slowly_read_body_does_not_end_after_its_lease() {
         let came = server.join().expect("the server ends normally");
         assert!(came.len() < bytes, "{offer}: the whole body arrived");
     }
+}
+
+/// Takes a mail by LMTP, and replies to its recipients at this pace after the body.
+fn serve_dripping(listener: &TcpListener, pace: Duration) {
+    let (mut socket, _) = listener.accept().expect("the client connects");
+    let mut lines = std::io::BufReader::new(socket.try_clone().expect("a second handle"));
+    socket.write_all(b"220 mx.test\r\n").expect("the peer listens");
+    let (mut line, mut recipients) = (String::new(), 0);
+    while std::io::BufRead::read_line(&mut lines, &mut line).is_ok_and(|bytes| bytes > 0) {
+        let reply: &[u8] = match line.trim_end() {
+            "DATA" => b"354 go on\r\n",
+            "." => {
+                for _ in 0..recipients {
+                    thread::sleep(pace);
+                    // The client may have gone.
+                    if socket.write_all(b"250 2.0.0 taken\r\n").is_err() {
+                        return;
+                    }
+                }
+                b""
+            }
+            text if text.starts_with("RCPT") => {
+                recipients += 1;
+                b"250 2.0.0 well\r\n"
+            }
+            text if text.starts_with("LHLO") => b"250-mx.test\r\n250 8BITMIME\r\n",
+            text if text.contains(' ') => b"250 2.0.0 well\r\n",
+            // The body.
+            _ => b"",
+        };
+        if socket.write_all(reply).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
+
+#[test]
+fn replies_that_drip_in_do_not_hold_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let to = listener.local_addr().expect("the listener has an address");
+    let server = thread::spawn(move || serve_dripping(&listener, Duration::from_millis(100)));
+    on_shard(move || async move {
+        let stream = rt::connect(to, None, Duration::from_secs(5)).await.expect("connected");
+        let pool = Rc::new(ChunkPool::new(4));
+        let client = Client::new(Arc::new(ClientConfig { lmtp: true, ..config() }), false);
+        let whole = Duration::from_millis(450);
+        let times = ClientTimeouts { transfer: whole, ..ClientTimeouts::default() };
+        let mut transfer = Transfer::new(Channel::plain(stream), client, pool, times);
+        let shaken = transfer.handshake(async |_, _| panic!("TLS is not offered")).await;
+        assert_eq!(shaken, Ok(()));
+        let one = MailRecipient { mailbox: "a@x.test", notify: 0, orcpt: None };
+        let (recipients, body) = ([one; 100], vec![b"body\r\n".to_vec()]);
+        let begun = Instant::now();
+        let sent = transfer.send(&mail(&recipients, &body), &mut body.iter()).await;
+        let took = begun.elapsed();
+        assert!(took >= whole && took < 10 * whole, "{took:?}");
+        assert_eq!(transfer.fault(), Some(&Fault::TooSlow));
+        assert!(matches!(sent.outcomes[0], Outcome::Accepted(_)), "{:?}", sent.outcomes[0]);
+        assert_eq!(sent.outcomes[99], Outcome::Lost { after_body: true });
+        transfer.quit().await;
+    });
+    server.join().expect("the server ends normally");
 }

@@ -633,3 +633,39 @@ fn an_old_backlog_is_delivered_except_held_mail() {
     assert_eq!(receiver.taken_for("a@sender.test").len(), 0, "no report was sent");
     assert!(fs::metadata(folder.path().join("spool")).is_ok());
 }
+
+#[test]
+fn a_listener_decides_which_reports_senders_get() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let receiver = Receiver::start(&[], |line| {
+        line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
+    });
+    let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"4s\"\ndelay_warning = \"1s\"";
+    let listeners: String = ["all", "no-delays", "none"]
+        .map(|dsn| format!("[[listener]]\naddress = \"127.0.0.1:0\"\ndsn = \"{dsn}\"\n"))
+        .concat();
+    let setup = config(delivery, "", receiver.address);
+    let setup = Setup { listeners: Some(listeners), ..setup };
+    let server = Server::start(folder.path(), &setup);
+    let senders = ["<all@sender.test>", "<late@sender.test>", "<none@sender.test>"];
+    for (address, sender) in server.smtp.iter().zip(senders) {
+        let mut client = Client::connect(*address).expect("the server accepts connections");
+        client.greet().expect("the server greets");
+        send(&mut client, sender, &["<slow@remote.test> NOTIFY=DELAY,FAILURE"], BODY);
+    }
+    for sender in senders {
+        await_line(&server, &[sender.trim_matches(['<', '>']), ":\"expired\""]);
+    }
+    await_empty(&server);
+    for (sender, actions) in [
+        ("all@sender.test", &["delayed", "failed"][..]),
+        ("late@sender.test", &["failed"]),
+        ("none@sender.test", &[]),
+    ] {
+        let taken = receiver.taken_for(sender);
+        let found: Vec<String> =
+            taken.iter().map(|one| Report::read(one).field(1, "Action").to_owned()).collect();
+        assert_eq!(found, actions, "{sender}");
+    }
+    await_line(&server, &["the listener sends no reports"]);
+}

@@ -116,7 +116,7 @@ fn serve(
         let own = script(&line);
         let is_good = own.as_ref().is_none_or(|reply| reply.starts_with(['2', '3']));
         match &*verb {
-            "EHLO" | "LHLO" => {
+            "EHLO" | "LHLO" if own.is_none() => {
                 lmtp = verb == "LHLO";
                 let mut reply = String::from("250-receiver.test\r\n");
                 for offer in offers {

@@ -1,7 +1,7 @@
 //! Bodies of a given length, as slices of one block of text.
 
-use ringpost::outbound::transfer::BodySource;
-use ringpost::outbound::transfer::BodyUnreadable;
+use ringpost::net::transfer::BodySource;
+use ringpost::net::transfer::BodyUnreadable;
 
 use crate::ledger::sum::BodySum;
 

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use ringpost::base::ChunkPool;
 use ringpost::net::Channel;
-use ringpost::outbound::transfer::ClientTimeouts;
-use ringpost::outbound::transfer::Sent;
-use ringpost::outbound::transfer::Transfer;
+use ringpost::net::transfer::ClientTimeouts;
+use ringpost::net::transfer::Sent;
+use ringpost::net::transfer::Transfer;
 use ringpost::rt;
 use ringpost::rt::Stream;
 use ringpost::rt::task;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use ringpost::outbound::transfer::Watch;
+use ringpost::net::transfer::Watch;
 use ringpost::wire::smtp::Stage;
 
 use crate::report::Collector;

@@ -1,4 +1,4 @@
-//! Relations within the sections of destinations.
+//! Relations within the sections of destinations, and between rates.
 
 use crate::config::delivery::list::check_names;
 use crate::config::delivery::list::is_whole;
@@ -89,20 +89,30 @@ fn check_treatment(
         ("messages_per_hour", treatment.messages_per_hour),
         ("messages_per_day", treatment.messages_per_day),
     ];
-    for (place, (short_key, short)) in rates.iter().enumerate() {
-        for (long_key, long) in &rates[place + 1..] {
-            if *long != 0 && short > long && is_told(reading, short_key, long_key) {
-                let what = format!("has no effect: {long_key} is {long}");
-                let hint = format!("lower it, or raise {long_key}");
-                reading.warn(&format!("{own}.{short_key}"), what, hint);
-            }
-        }
-    }
+    warn_of_rates(own, &rates, &is_told, reading);
     if treatment.connections_max > config.delivery.connections_max
         && is_told(reading, "connections_max", "connections_max")
     {
         let what = "exceeds delivery.connections_max, the limit of all destinations together";
         let hint = "lower it, or raise delivery.connections_max";
         reading.warn(&format!("{own}.connections_max"), what, hint);
+    }
+}
+
+/// Rates that a longer one makes useless.
+pub(super) fn warn_of_rates(
+    path: &str,
+    rates: &[(&str, u32)],
+    is_told: &dyn Fn(&Reading<'_>, &str, &str) -> bool,
+    reading: &mut Reading<'_>,
+) {
+    for (place, (short_key, short)) in rates.iter().enumerate() {
+        for (long_key, long) in &rates[place + 1..] {
+            if *long != 0 && short > long && is_told(reading, short_key, long_key) {
+                let what = format!("has no effect: {long_key} is {long}");
+                let hint = format!("lower it, or raise {long_key}");
+                reading.warn(&format!("{path}.{short_key}"), what, hint);
+            }
+        }
     }
 }

@@ -13,8 +13,10 @@ use crate::config::delivery::list::unknown;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::model::SourceConfig;
 use crate::config::delivery::next_hop::HopProtocol;
+use crate::config::delivery::next_hop::HostPort;
 use crate::config::delivery::next_hop::NextHop;
 use crate::config::delivery::next_hop::RouteNext;
+use crate::config::delivery::value::RecipientAddress;
 use crate::config::model::Config;
 use crate::config::name::Label;
 use crate::config::reading::Reading;
@@ -39,6 +41,7 @@ pub fn check(config: &Config, reading: &mut Reading<'_>) {
     check_delivery(config, reading);
     check_sources(config, reading);
     check_pools(config, reading);
+    check_tenants(config, reading);
     if is_whole(&config.routes, reading) {
         check_routes(config, reading);
         check_header_names(config, reading);
@@ -166,6 +169,32 @@ fn check_pools(config: &Config, reading: &mut Reading<'_>) {
     }
 }
 
+fn check_tenants(config: &Config, reading: &mut Reading<'_>) {
+    if !is_whole(&config.tenants, reading) {
+        return;
+    }
+    check_names("tenant", config.tenants.iter().map(|one| &one.name), reading);
+    for (place, tenant) in config.tenants.iter().enumerate() {
+        let path = format!("tenant[{}]", place + 1);
+        if !config.networks.iter().any(|one| one.tenant == tenant.name) {
+            warn_of_tenant(&tenant.name, &format!("{path}.name"), reading);
+        }
+        let rates = [
+            ("messages_per_second", tenant.messages_per_second),
+            ("messages_per_minute", tenant.messages_per_minute),
+            ("messages_per_hour", tenant.messages_per_hour),
+            ("messages_per_day", tenant.messages_per_day),
+        ];
+        destination::warn_of_rates(&path, &rates, &|_, _, _| true, reading);
+    }
+}
+
+fn warn_of_tenant(tenant: &Label, key: &str, reading: &mut Reading<'_>) {
+    let what = format!("no network belongs to the tenant \"{tenant}\"");
+    let hint = "add a [[network]] with this tenant, or remove the tenant here";
+    reading.warn(key, what, hint);
+}
+
 fn check_routes(config: &Config, reading: &mut Reading<'_>) {
     check_names("route", config.routes.iter().map(|one| &one.name), reading);
     let pools_known = is_whole(&config.pools, reading);
@@ -186,6 +215,7 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
         check_labels(config, route, &key, reading);
         check_auth(route, &key, reading);
         check_tls(route, &key, reading);
+        check_fallback(config, route, &key, reading);
         warn_of_route(config, route, &key, reading);
         let before = &config.routes[..place];
         if let Some(first) = before.iter().position(|earlier| takes_all_of(earlier, route)) {
@@ -215,9 +245,7 @@ fn check_labels(
     }
     let is_known = |tenant: &&Label| config.networks.iter().any(|one| one.tenant == **tenant);
     if let Some(tenant) = route.tenants.iter().find(|tenant| !is_known(tenant)) {
-        let what = format!("no network belongs to the tenant \"{tenant}\"");
-        let hint = "add a [[network]] with this tenant, or remove the tenant here";
-        reading.warn(&key("tenants"), what, hint);
+        warn_of_tenant(tenant, &key("tenants"), reading);
     }
 }
 
@@ -278,6 +306,35 @@ fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Re
     reading.contradiction(&[&key("tls"), &key("next")], what, hint);
 }
 
+/// A next hop that takes over when the first one fails.
+fn check_fallback(
+    config: &Config,
+    route: &RouteConfig,
+    key: &dyn Fn(&str) -> String,
+    reading: &mut Reading<'_>,
+) {
+    let max_age = route.max_age.unwrap_or(config.delivery.max_age);
+    let Some(fallback) = &route.fallback else {
+        if reading.is_written(&key("fallback_after")) {
+            let what = "has no effect: the route has no fallback";
+            reading.warn(&key("fallback_after"), what, "set fallback, or remove it");
+        }
+        return;
+    };
+    if !fallback.connects() {
+        let what = "is not a server";
+        let hint = "name a relay, as fallback = \"smtp:relay.example.com:587\"";
+        return reading.contradiction(&[&key("fallback")], what, hint);
+    }
+    let what = match () {
+        () if !route.next.connects() => "has no effect: this route connects to no server",
+        () if *fallback == route.next => "has no effect: it is the next hop of the route",
+        () if route.fallback_after >= max_age => "has no effect: the mail bounces earlier",
+        () => return,
+    };
+    reading.warn(&key("fallback"), what, "change it, or remove it");
+}
+
 fn warn_of_route(
     config: &Config,
     route: &RouteConfig,
@@ -301,10 +358,12 @@ fn warn_of_route(
         reading.warn(&key("next"), what, hint);
     }
     let own = |address| config.listeners.iter().any(|one| one.address.contains(&address));
-    for server in route.next.servers().map_or(&[][..], |(servers, _)| servers) {
-        if let Some(address) = server.address().filter(|address| own(*address)) {
+    let nexts = [("next", Some(&route.next)), ("fallback", route.fallback.as_ref())];
+    for (name, next) in nexts {
+        let servers = next.and_then(RouteNext::servers).map_or(&[][..], |(servers, _)| servers);
+        for address in servers.iter().filter_map(HostPort::address).filter(|one| own(*one)) {
             let what = format!("{address} is a listener of this server: mail would loop");
-            reading.warn(&key("next"), what, "name another server");
+            reading.warn(&key(name), what, "name another server");
         }
     }
 }
@@ -314,6 +373,7 @@ fn is_catch_all(route: &RouteConfig) -> bool {
     let everywhere =
         |list: &[DomainMatch]| list.is_empty() || list.iter().any(DomainMatch::is_everything);
     everywhere(&route.recipient_domain)
+        && route.recipient.is_empty()
         && route.sender_domain.is_empty()
         && route.listener.is_empty()
         && route.tenants.is_empty()
@@ -329,6 +389,7 @@ fn takes_all_of(earlier: &RouteConfig, later: &RouteConfig) -> bool {
     };
     (everything(&earlier.recipient_domain)
         || domains(&earlier.recipient_domain, &later.recipient_domain))
+        && covers(&earlier.recipient, &later.recipient, RecipientAddress::eq)
         && domains(&earlier.sender_domain, &later.sender_domain)
         && covers(&earlier.listener, &later.listener, Label::eq)
         && covers(&earlier.tenants, &later.tenants, Label::eq)

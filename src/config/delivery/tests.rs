@@ -288,6 +288,24 @@ const FAULTS: &[Row] = &[
         ],
     ),
     (
+        "recipients, classes, fallbacks and tenants",
+        "[[route]]\nnext = 'mx'\nrecipient = ['b.test', '@b.test']\nclass = 'urgnt'\n\
+         [[route]]\nnext = 'mx'\nfallback = 'discard'\n\
+         [[tenant]]\nname = 'a'\nweight = 0\n[[tenant]]\nname = 'a'\n[[tenant]]\nname = 'a'\n",
+        &[
+            "3: route[1].recipient[1]: \"b.test\" is not a mail address - write it as \
+             \"user@example.com\"; recipient_domain takes domains",
+            "3: route[1].recipient[2]: \"@b.test\" is not a mail address - write it as \
+             \"user@example.com\"; recipient_domain takes domains",
+            "4: route[1].class: \"urgnt\" is not one of urgent, normal, bulk - did you mean \"urgent\"?",
+            "7: route[2].fallback: is not a server - name a relay, as fallback = \
+             \"smtp:relay.example.com:587\"",
+            "10: tenant[1].weight: 0 is out of range - the minimum is 1",
+            "12: tenant[2].name: \"a\" is the name of two tenants - tenant[1].name has the same name; names must be unique",
+            "14: tenant[3].name: \"a\" is the name of two tenants - tenant[1].name has the same name; names must be unique",
+        ],
+    ),
+    (
         "ways out",
         "[[route]]\nnext = 'smtps:a.test'\ntls = 'none'\nsender_domain = 'a.test'\n[[route]]\n\
          next = 'lmtp:unix:/run/lmtp'\ntls = 'must'\nsender_domain = 'b.test'\n[[route]]\n\
@@ -342,6 +360,24 @@ fn what_works_but_is_not_wanted_is_warned_of() {
                 "14: route[3].next: all mail that reaches this route is discarded - set recipient_domain to the domains to discard",
                 "16: route[4].name: never matches: route \"all\" matches all of its mail first - move it before route[3], or remove it",
                 "17: route[4].next: 127.0.0.1:2525 is a listener of this server: mail would loop - name another server",
+            ],
+        ),
+        (
+            "fallbacks and tenants",
+            "[[route]]\nrecipient = 'a@b.test'\nnext = 'hold'\nfallback = 'mx'\n\
+             [[route]]\nrecipient = ['A@b.test']\nnext = 'smtp:a.test'\nfallback = 'smtp:a.test:25'\n\
+             [[route]]\nrecipient = 'b@b.test'\nnext = 'mx'\nfallback = 'smtp:127.0.0.1:2525'\n\
+             fallback_after = '6d'\n[[route]]\nnext = 'mx'\nfallback_after = '2h'\n\
+             [[tenant]]\nname = 'x'\nmessages_per_second = 9\nmessages_per_day = 5\n",
+            &[
+                "4: route[1].fallback: has no effect: this route connects to no server - change it, or remove it",
+                "5: route[2].name: never matches: route \"route-1\" matches all of its mail first - move it before route[1], or remove it",
+                "8: route[2].fallback: has no effect: it is the next hop of the route - change it, or remove it",
+                "12: route[3].fallback: has no effect: the mail bounces earlier - change it, or remove it",
+                "12: route[3].fallback: 127.0.0.1:2525 is a listener of this server: mail would loop - name another server",
+                "16: route[4].fallback_after: has no effect: the route has no fallback - set fallback, or remove it",
+                "18: tenant[1].name: no network belongs to the tenant \"x\" - add a [[network]] with this tenant, or remove the tenant here",
+                "19: tenant[1].messages_per_second: has no effect: messages_per_day is 5 - lower it, or raise messages_per_day",
             ],
         ),
         (

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
+use crate::base::Class;
 use crate::config::fault::Refusal;
 use crate::config::file::Plain;
 use crate::config::file::Written;
@@ -156,6 +157,50 @@ impl Spelled for OwnAddress {
                 Err(Refusal::new(format!("\"{text}\" is not a mail address"), hint))
             }
         }
+    }
+}
+
+impl Spelled for Class {
+    fn spelling() -> String {
+        "one of `\"urgent\"`, `\"normal\"`, `\"bulk\"`".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<Class, Refusal> {
+        choose(text, &Class::ALL.map(|class| (class.label(), class)))
+    }
+}
+
+/// The address of a recipient, in lower case and with A-labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientAddress(String);
+
+impl AsRef<str> for RecipientAddress {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RecipientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Spelled for RecipientAddress {
+    fn spelling() -> String {
+        "a mail address, such as `\"user@example.com\"`".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<RecipientAddress, Refusal> {
+        let lowered = text.to_lowercase();
+        let mailbox = Mailbox::from_stored(&lowered).filter(|one| !one.domain().is_empty());
+        let address = mailbox.and_then(|one| {
+            Some(RecipientAddress(format!("{}@{}", one.local(), one.domain_ascii()?)))
+        });
+        address.ok_or_else(|| {
+            let hint = "write it as \"user@example.com\"; recipient_domain takes domains";
+            Refusal::new(format!("\"{text}\" is not a mail address"), hint)
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 
 use super::*;
+use crate::delivery::fair::turns::IDLE_MAX;
 
 const LANE: ConnectionClass = ConnectionClass(0);
 const OTHER: ConnectionClass = ConnectionClass(1);

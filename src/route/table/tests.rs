@@ -33,6 +33,10 @@ fn rule(name: &str, recipients: &[&str], senders: &[&str], listeners: &[&str]) -
         auth_password_file: None,
         pool: None,
         max_age: None,
+        recipient: Vec::new(),
+        class: None,
+        fallback: None,
+        fallback_after: Duration::from_secs(3600),
     }
 }
 
@@ -139,6 +143,70 @@ fn labels_and_header_fields_decide_too() {
     assert_eq!(fits, [RuleFit::Campaign, RuleFit::Header, RuleFit::Campaign]);
     let stranger = RouteQuestion { tenant: None, ..question };
     assert_eq!(table.explain(&stranger)[0].1, RuleFit::Tenant);
+}
+
+#[test]
+fn a_rule_may_name_recipients() {
+    let named = |name: &str, recipients: &[&str], domains: &[&str]| RouteConfig {
+        recipient: list(recipients),
+        ..rule(name, domains, &[], &[])
+    };
+    let table = table(vec![
+        named("joe", &["Joe@Far.test", "\"odd one\"@far.test"], &[]),
+        named("both", &["ann@far.test", "ann@near.test"], &["near.test"]),
+        rule("far", &["far.test"], &[], &[]),
+        named("late", &["bob@far.test", "bob@b\u{fc}cher.test"], &[]),
+        named("postmaster", &["postmaster@mx.ours.test"], &[]),
+    ]);
+    assert!(table.names_recipients());
+    for (local, domain, expected) in [
+        ("joe", "far.test", Some("joe")),
+        ("JOE", "FAR.test", Some("joe")),
+        ("\"odd one\"", "far.test", Some("joe")),
+        ("joe.x", "far.test", Some("far")),
+        ("joe", "a.far.test", None),
+        ("ann", "near.test", Some("both")),
+        ("ann", "far.test", Some("far")),
+        ("bob", "far.test", Some("far")),
+        ("bob", "b\u{fc}cher.test", Some("late")),
+        ("bob", "xn--bcher-kva.test", Some("late")),
+        ("Postmaster", "", Some("postmaster")),
+        (&"x".repeat(2000), "near.test", None),
+    ] {
+        let question = RouteQuestion { recipient_local: local, ..question(domain, "", "") };
+        assert_eq!(table.next_hop(&question).rule, expected, "{local}@{domain}");
+        let explained = table.explain(&question);
+        let decided = explained.iter().find(|(_, fit)| *fit == RuleFit::Fits);
+        assert_eq!(decided.map(|(rule, _)| rule.name.as_str()), expected, "{local}@{domain}");
+    }
+    let asked = RouteQuestion { recipient_local: "eve", ..question("near.test", "", "") };
+    let fits: Vec<RuleFit> = table.explain(&asked).iter().map(|(_, fit)| *fit).collect();
+    assert_eq!(fits[..3], [RuleFit::Recipient, RuleFit::Recipient, RuleFit::RecipientDomain]);
+    assert!(!super::RouteTable::build(Vec::new(), standard()).names_recipients());
+}
+
+#[test]
+fn a_rule_has_a_class_and_a_fallback() {
+    let relay = RouteNext::spell("smtp:relay:25").expect("it is good");
+    let mut first = rule("first", &["a.test"], &[], &[]);
+    first.class = Some(Class::Bulk);
+    first.fallback = Some(relay.clone());
+    first.fallback_after = DAY / 2;
+    let mut second = rule("relay", &["b.test"], &[], &[]);
+    second.next = relay.clone();
+    let user = Arc::new(Credentials { user: "us".into(), password: "secret".into() });
+    let table = with_users(vec![(first, None), (second, Some(user))]);
+    let asked = question("a.test", "", "");
+    let choice = table.next_hop(&asked);
+    assert_eq!(choice.class, Some(Class::Bulk));
+    assert_eq!(choice.fallback, Some(Fallback { next: &relay, after: DAY / 2 }));
+    // The servers of the fallback get the password that a route has for them.
+    let fallback = table.rerouted(&asked, choice.fallback.expect("it was there").next);
+    assert_eq!((fallback.class, fallback.fallback), (Some(Class::Bulk), None));
+    assert_eq!(fallback.next_hop.to_string(), "smtp:relay:25");
+    assert!(fallback.auth.is_some());
+    let choice = table.next_hop(&question("b.test", "", ""));
+    assert_eq!((choice.class, choice.fallback), (None, None));
 }
 
 #[test]

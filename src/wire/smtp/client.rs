@@ -1,6 +1,6 @@
 //! The client side of an SMTP or LMTP session: takes replies, writes commands, returns steps.
 //!
-//! Owner:    the driver of one connection (`outbound::transfer`). One `Client` per connection.
+//! Owner:    the driver of one connection (`net::transfer`). One `Client` per connection.
 //! Promise:  no command is sent before the reply it depends on, every outcome is backed by a reply,
 //!           and an unsolicited reply ends the connection before it can be taken for the answer to
 //!           a command.
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use crate::wire::smtp::client_envelope::Mail;
 use crate::wire::smtp::client_envelope::Terms;
 use crate::wire::smtp::client_envelope::needs_chunking;
+use crate::wire::smtp::client_envelope::wants_another;
 use crate::wire::smtp::client_login::Login;
 use crate::wire::smtp::client_login::LoginStep;
 use crate::wire::smtp::client_mail::BodyState;
@@ -153,14 +154,22 @@ impl Client {
     pub fn begin(&mut self, mail: &Mail<'_>) {
         assert_eq!(self.state, State::Ready, "the session is ready for a mail");
         assert!(!mail.recipients.is_empty(), "a mail has recipients");
-        let terms = Terms {
+        self.mail.begin(mail, self.terms());
+        self.state = if self.mail.is_void() { State::Over } else { State::Mail };
+    }
+
+    /// Whether the peer lacks something that the mail needs, such as 8BITMIME.
+    pub fn lacks(&self, mail: &Mail<'_>) -> bool {
+        wants_another(mail, self.terms())
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
             offers: self.offers,
             tls: self.tls,
             chunking: self.config.chunking && self.offers.chunking,
             rset: self.needs_rset,
-        };
-        self.mail.begin(mail, terms);
-        self.state = if self.mail.is_void() { State::Over } else { State::Mail };
+        }
     }
 
     /// Ends the session with QUIT.

@@ -79,11 +79,22 @@ pub(super) struct Terms {
 
 /// The reason why the mail cannot be sent to this peer, if there is one.
 pub(super) fn obstacle(mail: &Mail<'_>, terms: Terms) -> Option<Reply> {
+    match is_clean(mail.sender.unwrap_or_default()) {
+        true => lack(mail, terms),
+        false => Some(BAD_SENDER),
+    }
+}
+
+/// Whether another peer may take the mail, or a recipient of it, that this one cannot take.
+pub(super) fn wants_another(mail: &Mail<'_>, terms: Terms) -> bool {
+    let is_foreign = |one: &MailRecipient<'_>| !terms.offers.smtputf8 && !one.mailbox.is_ascii();
+    lack(mail, terms).is_some() || mail.recipients.iter().any(is_foreign)
+}
+
+/// What this peer lacks for the mail.
+fn lack(mail: &Mail<'_>, terms: Terms) -> Option<Reply> {
     let offers = terms.offers;
     let sender = mail.sender.unwrap_or_default();
-    if !is_clean(sender) {
-        return Some(BAD_SENDER);
-    }
     // RFC 8689 s4.2.1: never without REQUIRETLS, which is offered under TLS only.
     if mail.requiretls && !(offers.requiretls && terms.tls) {
         return Some(NEEDS_REQUIRETLS);

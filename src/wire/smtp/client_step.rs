@@ -89,6 +89,9 @@ pub enum Fault {
     Ended,
     #[error("no reply in time at {0:?}")]
     TimedOut(Stage),
+    /// The peer replied or read slowly, each time within its limit.
+    #[error("the transfer of the message took too long")]
+    TooSlow,
     /// The peer refused the session in its greeting, in its answer to EHLO, or with a 421.
     #[error("refused at {stage:?}: {}", .reply.in_one_line())]
     Refused { stage: Stage, reply: Reply },

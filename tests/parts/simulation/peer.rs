@@ -1,6 +1,6 @@
 //! Remote servers with various faults.
 
-use ringpost::outbound::destination::FailureKind;
+use ringpost::delivery::failure::FailureKind;
 use ringpost::outbound::destination::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

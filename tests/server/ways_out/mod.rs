@@ -5,6 +5,7 @@ mod addresses;
 mod destinations;
 mod kit;
 mod loops;
+mod needs;
 mod own_limits;
 mod proxy;
 mod unix;

@@ -15,6 +15,9 @@ use std::task::Poll;
 use std::task::Waker;
 
 use super::*;
+use crate::net::TlsFault;
+use crate::net::Transport;
+use crate::net::transfer::BodyUnreadable;
 use crate::wire::smtp::client_envelope::MailRecipient;
 use crate::wire::smtp::client_step::ClientConfig;
 use crate::wire::smtp::client_step::TlsUse;

@@ -1,4 +1,4 @@
-//! Homes with model stores and modelled owners in virtual time: kills, power cuts, clock jumps, slow,
+//! Homes with model stores, and owners, real or modelled, in virtual time: kills, power cuts, clock jumps, slow,
 //! full and hung disks, lost frames, splits, operations, reloads, moving mail exchangers.
 //!
 //! `SEED=n` repeats one run, with `TRACE=1` each event is printed; `RUNS=n` sets the number of runs.
@@ -97,6 +97,6 @@ fn a_dead_destination_costs_one_filing_for_each_job_and_mail_expires_in_time() {
         assert!(late_ms <= 60_000, "seed {seed}: {late_ms} ms late");
         assert!(counts.filed <= jobs, "seed {seed}: {counts:?} for {jobs}");
         // Fresh, for the warning, for the expiry, and the probes.
-        assert!(counts.claimed <= 6 * jobs, "seed {seed}: {counts:?} for {jobs}");
+        assert!(counts.claimed <= 12 * jobs, "seed {seed}: {counts:?} for {jobs}");
     }
 }

@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::world::Random;
-
 use crate::base::Mono;
+use crate::base::Random;
 use crate::base::ShardId;
 use crate::delivery::home::tests::ends_of;
 use crate::handoff::frame::Answer;
@@ -47,6 +46,25 @@ pub const PEERS: [Peer; 7] = [
     Peer::Dead,
     Peer::Flaky,
 ];
+
+impl Peer {
+    /// How long a transfer takes, and what the server decides; `None`: it breaks, or never begins.
+    pub fn transfer(self, random: &mut Random) -> (u64, Option<End>) {
+        match self {
+            Peer::Fast => (5 + random.below(50), Some(End::Delivered)),
+            Peer::Slow => (1000, Some(End::Delivered)),
+            Peer::Endless => (random.below(7_200_000), Some(End::Delivered)),
+            Peer::Refusing => (20, Some(End::Failed)),
+            Peer::Deferring => (20, Some(End::Deferred)),
+            Peer::Dead => (30_000, None),
+            Peer::Flaky => {
+                let deferred = Some(End::Deferred);
+                let ends = [Some(End::Delivered), deferred, Some(End::Failed), None];
+                (random.below(3000), ends[random.below(4) as usize].clone())
+            }
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct Owner {
@@ -207,19 +225,7 @@ impl Queue {
         };
         while self.flying.len() < window {
             let Some(delivery) = self.queued.pop_front() else { return };
-            let tempfail = Some(End::Deferred);
-            let (after_ms, end) = match peer {
-                Peer::Fast => (5 + random.below(50), Some(End::Delivered)),
-                Peer::Slow => (1000, Some(End::Delivered)),
-                Peer::Endless => (random.below(7_200_000), Some(End::Delivered)),
-                Peer::Refusing => (20, Some(End::Failed)),
-                Peer::Deferring => (20, tempfail),
-                Peer::Dead => (30_000, None),
-                Peer::Flaky => {
-                    let ends = [Some(End::Delivered), tempfail, Some(End::Failed), None];
-                    (random.below(3000), ends[random.below(4) as usize].clone())
-                }
-            };
+            let (after_ms, end) = peer.transfer(random);
             let (home, job, target) = (delivery.home, delivery.job, delivery.flow.target);
             doing.push(Doing::Fly { home, job, target, after_ms, end });
             let before = self.flying.insert((home, job), delivery);

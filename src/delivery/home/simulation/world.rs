@@ -1,6 +1,8 @@
 //! A machine and its surroundings. The stores and what servers have taken survive a kill, everything
 //! else is lost.
 
+mod real;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +13,23 @@ use super::owner::Owner;
 use super::owner::PEERS;
 use super::owner::Peer;
 
+use real::Happening;
+use real::Real;
+
 use crate::base::Class;
 use crate::base::MessageId;
 use crate::base::Mono;
 use crate::base::PartitionId;
 use crate::base::PublicId;
+use crate::base::Random;
 use crate::base::ScheduleClock;
 use crate::base::ShardId;
 use crate::base::SpoolNumber;
 use crate::base::Wall;
 use crate::base::backoff::RetrySchedule;
 use crate::base::id::IdSource;
+use crate::delivery::capacity::ConnId;
+use crate::delivery::capacity::Gate;
 use crate::delivery::event::Errand;
 use crate::delivery::event::Found;
 use crate::delivery::event::HomeEffect;
@@ -41,6 +49,7 @@ use crate::delivery::job::Resolved;
 use crate::delivery::job::Route;
 use crate::delivery::operation::Part;
 use crate::delivery::operation::Refusal;
+use crate::delivery::stripe;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
 use crate::delivery::write::Write;
@@ -79,6 +88,7 @@ use crate::queue::store::schedule::due_keys;
 use crate::queue::store::schedule::find_flows;
 use crate::queue::store::schedule::flow_keys;
 use crate::queue::store::schedule::read_job;
+use crate::route::DeliveryPolicy;
 use crate::wire::classify::Cause;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -88,26 +98,6 @@ const EVENTS_PER_SECOND_MAX: usize = 50_000;
 /// The home is checked every so many events, and R4 is compared with the stores.
 const CHECKED_EVERY: usize = 4;
 const ROWS_CHECKED_EVERY: usize = 64;
-
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random((seed ^ 0x9E37_79B9_7F4A_7C15).max(1))
-    }
-
-    pub fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.roll().checked_rem(bound).unwrap_or(0)
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -139,6 +129,8 @@ pub struct Plan {
     pub slow_share: u64,
     /// From then on all is well.
     pub calm_ms: u64,
+    /// The real owner in place of the model.
+    pub has_real_owners: bool,
 }
 
 impl Plan {
@@ -183,6 +175,7 @@ impl Plan {
             abandoned: [0, 0, 0, 50][d.below(4) as usize],
             slow_share: d.below(100),
             calm_ms: 9 * HOUR_MS,
+            has_real_owners: d.below(2) == 0,
         }
     }
 
@@ -206,6 +199,7 @@ impl Plan {
             failed: 0,
             abandoned: 0,
             calm_ms: 24 * HOUR_MS,
+            has_real_owners: false,
             ..Plan::of(seed)
         }
     }
@@ -243,6 +237,8 @@ enum What {
     Remote { owner: u16, home: ShardId, job: JobRef, target: u64, end: Option<End> },
     Landed { owner: u16, home: ShardId, job: JobRef, target: u64, end: Option<End> },
     Later { owner: u16, target: u64 },
+    TickOwner(u16),
+    Connection(u16, ConnId, Happening),
 }
 
 /// What is known of a message without the system.
@@ -268,6 +264,8 @@ struct Recipient {
 struct Shard {
     home: Home,
     owner: Owner,
+    /// In place of the model.
+    real: Option<Real>,
     clock: ScheduleClock,
     wake_ms: u64,
 }
@@ -294,6 +292,7 @@ pub struct World {
     /// By domain.
     exchangers: Vec<u64>,
     hops: BTreeMap<u64, Arc<Hop>>,
+    policy: Arc<DeliveryPolicy>,
     generation: u32,
     arrived: usize,
     tickets: u64,
@@ -307,8 +306,11 @@ pub struct World {
 impl World {
     pub fn new(plan: Plan) -> World {
         let domains = plan.peers.len() as u64;
+        let mut random = Random::new(plan.seed + 7);
+        let policy = real::policy(&mut random);
         let mut world = World {
-            random: Random::new(plan.seed + 7),
+            random,
+            policy,
             now_ms: 0,
             offset_ms: 0,
             events: BTreeMap::new(),
@@ -480,7 +482,7 @@ impl World {
         chances > 0 && !self.is_calm() && self.random.below(chances) == 0
     }
 
-    fn policy(&self) -> HomePolicy {
+    fn home_policy(&self) -> HomePolicy {
         HomePolicy {
             generation: self.generation,
             enabled: true,
@@ -502,6 +504,7 @@ impl World {
         self.frames_ms.clear();
         self.commit_free_ms.fill(self.now_ms);
         let (mono, wall) = (self.mono(), self.wall());
+        let gate = Arc::new(Gate::new(1 + self.random.below(30) as u32));
         for shard in 0..self.plan.shards {
             let own =
                 (0..self.plan.partitions).filter(|p| u16::from(*p) % self.plan.shards == shard);
@@ -510,8 +513,10 @@ impl World {
             let newest = Wall::from_ms(newest.map(|id| id.made_ms()).max().unwrap_or(0));
             let mut clock = ScheduleClock::new(newest, wall, mono);
             let now = Now { mono, wall, schedule: clock.now(wall, mono) };
-            let home = Home::new(ShardId(shard), own, self.policy(), now);
-            let shard_parts = Shard { home, owner: Owner::default(), clock, wake_ms: u64::MAX };
+            let home = Home::new(ShardId(shard), own, self.home_policy(), now);
+            let real = self.plan.has_real_owners.then(|| Real::new(shard, self, &gate));
+            let owner = Owner::default();
+            let shard_parts = Shard { home, owner, real, clock, wake_ms: u64::MAX };
             self.shards.push(shard_parts);
         }
         let refile = self.random.below(2) == 0;
@@ -535,7 +540,7 @@ impl World {
             Event::Reload => {
                 self.generation += 1;
                 let refile = self.random.below(2) == 0;
-                let policy = self.policy();
+                let policy = self.home_policy();
                 self.tell_all(|_| HomeEvent::Reload { policy: policy.clone(), refile });
             }
             Event::Operate => self.operate(),
@@ -569,10 +574,15 @@ impl World {
                 Frame::Grant { .. } | Frame::Missing { .. } => {
                     self.drive(usize::from(shard), HomeEvent::Frame(frame));
                 }
+                frame if self.plan.has_real_owners => self.at_real_owner(shard, frame),
                 frame => self.at_owner(shard, |owner, at, peer, random| {
                     owner.on_frame(frame, at, peer, random)
                 }),
             },
+            What::TickOwner(shard) => self.tick_real(shard),
+            What::Connection(shard, conn, happening) => {
+                self.on_connection(shard, conn, happening);
+            }
             What::Disk(shard, effect) => self.read(shard, effect),
             What::Commit(shard, effect) => self.commit(shard, effect),
             What::Resolve(shard, job) => self.resolve(shard, job),
@@ -618,12 +628,8 @@ impl World {
         shard: u16,
         act: impl FnOnce(&mut Owner, (ShardId, u64), &dyn Fn(u64) -> Peer, &mut Random) -> Vec<Doing>,
     ) {
-        let (peers, is_calm) = (self.plan.peers.clone(), self.is_calm());
-        let peer = |target: u64| match is_calm {
-            true if peers[target as usize] == Peer::Slow => Peer::Slow,
-            true => Peer::Fast,
-            false => peers[target as usize],
-        };
+        let peers: Vec<Peer> = (0..self.plan.peers.len() as u64).map(|t| self.peer(t)).collect();
+        let peer = |target: u64| peers[target as usize];
         let at = (ShardId(shard), 1000 + self.now_ms);
         let owner = &mut self.shards[usize::from(shard)].owner;
         for doing in act(owner, at, &peer, &mut self.random) {
@@ -851,11 +857,9 @@ impl World {
         }
         let message = &self.messages[&id];
         let flow = Flow { target, tenant: message.tenant, class: message.class };
-        let owner = ShardId((target % u64::from(self.plan.shards)) as u16);
-        let owner = if target % 2 == 1 { ShardId(shard) } else { owner };
         let (generation, resolved) = (self.generation, self.mono());
         let hop = Arc::clone(self.hops.entry(target).or_insert_with(|| hop(target)));
-        let lead = owner;
+        let (lead, owner) = self.owners_of(shard, target, &hop);
         Resolution::Hop(Arc::new(Route {
             hop,
             flow,
@@ -866,6 +870,27 @@ impl World {
             generation,
             resolved,
         }))
+    }
+
+    /// The lead and the owner of a destination for the mail of this home.
+    fn owners_of(&self, shard: u16, target: u64, hop: &Hop) -> (ShardId, ShardId) {
+        let (me, shards) = (ShardId(shard), usize::from(self.plan.shards));
+        if self.plan.has_real_owners {
+            let lead = stripe::lead(&hop.destination, shards);
+            let policy = self.policy.destinations.policy(&hop.domain, &[]);
+            return (lead, stripe::owner(lead, stripe::count(&policy, shards), me, shards));
+        }
+        let lead = ShardId((target % u64::from(self.plan.shards)) as u16);
+        (lead, if target % 2 == 1 { me } else { lead })
+    }
+
+    /// How the servers of a destination behave now.
+    fn peer(&self, target: u64) -> Peer {
+        match (self.is_calm(), self.plan.peers[target as usize]) {
+            (true, Peer::Slow) => Peer::Slow,
+            (true, _) => Peer::Fast,
+            (false, peer) => peer,
+        }
     }
 
     fn read(&mut self, shard: u16, effect: HomeEffect) {

@@ -136,9 +136,12 @@ impl Desk {
         let read = self.reader.run(move || apply(&partition, key, &operation, now)).await;
         let record = match read {
             Some(Ok(Applied::Record(record))) => record,
-            Some(Ok(Applied::Unchanged(part))) => return Written::Unchanged(part),
+            Some(Ok(Applied::Unchanged(part, schedule))) => {
+                return Written::Unchanged(part, schedule);
+            }
             Some(Ok(Applied::Gone)) => return Written::NotFound,
-            Some(Err(_)) | None => return Written::Unchanged(Part::Refused(Refusal::Failed)),
+            // It is tried again as after a full disk.
+            Some(Err(_)) | None => return Written::DiskFull,
         };
         let schedule: Schedule = record.schedule;
         let settlement = Arc::new(settlement(write, JobChange::Again(record), Vec::new()));
@@ -189,7 +192,7 @@ pub fn written_of(written: Result<bool, CommitFault>) -> Written {
 /// What an operation makes of a record.
 enum Applied {
     Record(JobRecord),
-    Unchanged(Part),
+    Unchanged(Part, Schedule),
     Gone,
 }
 
@@ -203,11 +206,12 @@ fn apply(
         return Ok(Applied::Gone);
     };
     let job = Job::decode(&read.job)?;
-    Ok(match operation.applied(&job, now.as_ms()) {
-        Ok(Some(again)) => Applied::Record(JobRecord::new(&again)?),
-        Ok(None) => Applied::Unchanged(Part::Already),
-        Err(OperationFault::NotHeld) => Applied::Unchanged(Part::Refused(Refusal::NotHeld)),
-        Err(OperationFault::Held) => Applied::Unchanged(Part::Refused(Refusal::Held)),
-        Err(_) => Applied::Unchanged(Part::Refused(Refusal::Failed)),
-    })
+    let part = match operation.applied(&job, now.as_ms()) {
+        Ok(Some(again)) => return Ok(Applied::Record(JobRecord::new(&again)?)),
+        Ok(None) => Part::Already,
+        Err(OperationFault::NotHeld) => Part::Refused(Refusal::NotHeld),
+        Err(OperationFault::Held) => Part::Refused(Refusal::Held),
+        Err(_) => Part::Refused(Refusal::Failed),
+    };
+    Ok(Applied::Unchanged(part, job.schedule()))
 }

@@ -8,7 +8,6 @@ mod fuzz_corpus;
 mod observe;
 mod resolver;
 mod rt_conformance;
-mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls_suite;

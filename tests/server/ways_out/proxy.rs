@@ -263,15 +263,19 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ("kind", How::Answer(ANSWER[8]), proxy_says("unknown address type 7"), "other"),
         ("down", How::Silent, proxy_says("cannot connect: connection refused"), "other"),
     ];
-    let next = format!("smtp:{}", receiver.address);
+    // A host for each, because failures count against the host's destination.
+    let host_of = |number: usize| {
+        SocketAddr::from((Ipv4Addr::new(127, 85, 0, number as u8 + 1), receiver.address.port()))
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("password");
     fs::write(&file, "sesame\n").expect("the folder is writable");
     let login = format!("proxy_user = 'us'\nproxy_password_file = '{}'", file.display());
     let mut config = String::new();
     let mut proxies = Vec::new();
-    for (name, how, ..) in &rows {
+    for (number, (name, how, ..)) in rows.iter().enumerate() {
         let address = if *name == "down" { nobody } else { socks(*how).0 };
+        let next = format!("smtp:{}", host_of(number));
         let login = if *name == "refused" { login.as_str() } else { "" };
         config += &source(name, &format!("proxy = 'socks5://{address}'\n{login}"));
         config += &by(name, &next);
@@ -282,9 +286,9 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
     for (name, ..) in &rows {
         out.submit(&[&format!("x@{name}.test")]);
     }
-    for ((name, _, words, category), proxy) in rows.iter().zip(proxies) {
+    for (number, ((name, _, words, category), proxy)) in rows.iter().zip(proxies).enumerate() {
         let attempt = out.attempt(&format!("x@{name}.test"));
-        let host = format!("{}[{}]", receiver.address.ip(), receiver.address);
+        let host = format!("{}[{}]", host_of(number).ip(), host_of(number));
         let words = words.replace("PROXY", &proxy.to_string());
         let words = words.replace("NAME", name).replace("HOST", &host);
         assert_eq!(outcome(&attempt), "deferred", "{name}: {attempt}");

@@ -12,12 +12,12 @@
 //! header    submit::edit        bounded block, ordered edits, trace field, signature
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
 //! commit    queue::commit       one batch, one sync, then 250                  == durable ==
-//! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
+//! choose    delivery::home      one state per job; delivery::resolve finds its servers
 //! hand over handoff::mesh       Frame::Deliver to the owner of the destination
-//! schedule  outbound::scheduler windows, rates, backoff, turns (never awaits)
-//! send      outbound::worker    -> transfer <-> wire::smtp::client
+//! schedule  delivery::owner     turns, windows, rates, backoff (never awaits)
+//! send      delivery::connection -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home
-//! finish    outbound::settling  -> queue::commit::settle: done | later | bounce, one batch with its sync
+//! finish    delivery::settle    -> queue::commit::settle: done | later | bounce, one batch with its sync
 //! ```
 //!
 //! # Layers, lowest first
@@ -33,7 +33,7 @@
 //! L4  queue                        RocksDB
 //! L5  handoff                      communication between threads: frames, uploads, questions
 //! L6  submit                       submission -> header -> body -> commit, from every way in
-//! L7  inbound  outbound            the SMTP server | delivery
+//! L7  inbound  delivery            the SMTP server | the sending half
 //! L8  shard                        one of each, on one core
 //! L9  operations                   requests, results and permissions of all operations; no I/O
 //! L10 control                      carries out operations; tokio, on threads of its own

@@ -53,7 +53,7 @@ fn print_list(list: &DestinationList) {
         println!(
             "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  {}",
             if row.name.is_empty() { &row.destination } else { &row.name },
-            row.queued + row.waiting,
+            row.queued,
             row.in_flight,
             row.connections.all,
             row.per_minute,
@@ -85,7 +85,7 @@ fn print_row(row: &DestinationRow) {
     field("state", row.state.as_str());
     field_if("until", row.binding.until_ms().map(time));
     field("queued", row.queued);
-    field("waiting for a place in the queue", row.waiting);
+    field("of these, at home shards", row.waiting);
     field("being sent", row.in_flight);
     field("sent per minute", row.per_minute);
     let connections = &row.connections;

@@ -51,7 +51,7 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
         shard: Some(shard.0),
         state: binding.state(),
         binding,
-        queued: view.queued as u64,
+        queued: view.queued as u64 + u64::from(view.waiting),
         waiting: view.waiting.into(),
         in_flight: counts.busy.into(),
         per_minute: view.per_minute,
@@ -176,7 +176,7 @@ pub(super) fn merged(rows: impl IntoIterator<Item = DestinationRow>) -> Vec<Dest
         by_key.entry(row.destination.clone()).or_default().push(row);
     }
     let mut rows: Vec<DestinationRow> = by_key.into_values().filter_map(whole).collect();
-    rows.sort_by_key(|row| Reverse((row.queued + row.waiting + row.in_flight, row.per_minute)));
+    rows.sort_by_key(|row| Reverse((row.queued + row.in_flight, row.per_minute)));
     rows
 }
 

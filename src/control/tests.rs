@@ -48,10 +48,10 @@ use crate::queue::SpoolOptions;
 use crate::queue::admin::operate::Carried;
 use crate::queue::admin::pauses::Pauses;
 use crate::shard::ShardRequest;
+use crate::shard::delivering::OperateAnswer;
 use crate::shard::inbox;
 use crate::shard::inbox::Inbox;
 use crate::shard::inbox::InboxItem;
-use crate::shard::inbox::OperateAnswer;
 
 /// Long enough for any machine.
 const LONG: Duration = Duration::from_secs(60);

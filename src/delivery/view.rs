@@ -74,6 +74,7 @@ pub struct DestinationView {
     /// As routes name it.
     pub name: Box<str>,
     pub binding: Binding,
+    /// Jobs here.
     pub queued: usize,
     /// Jobs that wait at their homes for a place here, as the homes told last.
     pub waiting: u32,
@@ -101,6 +102,7 @@ pub struct DestinationView {
 pub struct DestinationLoad {
     /// Jobs and connections.
     pub weight: usize,
+    /// At the owner and at homes.
     pub queued: usize,
     pub in_flight: u32,
     pub oldest: Option<Wall>,
@@ -120,10 +122,10 @@ pub struct JobView {
 
 impl Entry {
     fn load(&self) -> DestinationLoad {
-        let queued = self.destination.queued();
+        let queued = self.destination.queued() + self.grants.waiting() as usize;
         let counts = &self.destination.counts;
         DestinationLoad {
-            weight: queued + self.grants.waiting() as usize + counts.all() as usize,
+            weight: queued + counts.all() as usize,
             queued,
             in_flight: counts.busy,
             oldest: self.destination.deliveries().map(|delivery| delivery.mail.received).min(),
@@ -143,7 +145,7 @@ impl Owner {
         while place < places && place < from + DESTINATIONS_PER_TICK && jobs < JOBS_PER_TICK {
             if let Some(entry) = self.entries.get(place) {
                 let load = entry.load();
-                jobs += load.queued;
+                jobs += entry.destination.queued();
                 each(DestinationId { index: place as u32, generation: entry.generation }, load);
             }
             place += 1;
@@ -206,7 +208,7 @@ impl Owner {
             key: destination.name.clone(),
             name: entry.hop.name.clone(),
             binding,
-            queued: load.queued,
+            queued: destination.queued(),
             waiting: entry.grants.waiting(),
             oldest: load.oldest,
             connections: destination.counts,

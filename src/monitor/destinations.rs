@@ -55,7 +55,8 @@ fn add_up(snapshots: impl Iterator<Item = Arc<DestinationsSnapshot>>) -> Loads {
     let (mut others, mut known) = (Load::default(), 0);
     for snapshot in snapshots {
         for view in &snapshot.largest {
-            let (queued, in_flight) = (view.queued as u64, u64::from(view.connections.busy));
+            let queued = view.queued as u64 + u64::from(view.waiting);
+            let in_flight = u64::from(view.connections.busy);
             let load = Load { queued, in_flight, oldest: view.oldest };
             named.entry(view.key.to_string()).or_default().add(load);
         }
@@ -81,7 +82,7 @@ pub fn expose(page: &mut Exposition, loads: &Loads, now: Wall) {
     };
     let help = "Destinations known to the shards.";
     page.metric("destinations", Kind::Gauge, help).sample(&[], loads.known);
-    let help = "Jobs of a destination at its owner shard, by state.";
+    let help = "Jobs of a destination in memory, by state.";
     page.metric("destination_jobs", Kind::Gauge, help);
     for (name, load) in all() {
         page.sample(&[("destination", name), ("state", "queued")], load.queued);

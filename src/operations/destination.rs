@@ -78,9 +78,9 @@ pub struct DestinationRow {
     pub shard: Option<u16>,
     pub state: DestinationState,
     pub binding: Binding,
-    /// At the owner.
+    /// Jobs in memory that wait to be sent.
     pub queued: u64,
-    /// Jobs that wait at their home shards for a place at the owner.
+    /// Those of them that wait at their home shards for a place at the owner.
     pub waiting: u64,
     pub in_flight: u64,
     /// Transfers per minute at the current rate.

@@ -52,7 +52,6 @@ use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::task::Queue;
-use crate::shard::inbox::OperateAnswer;
 
 /// What the delivering half needs at start.
 pub struct DeliverySeed {
@@ -73,6 +72,9 @@ pub struct DeliverySeed {
     /// Number of shards that may still send jobs to others; shared by all shards.
     pub handing_over: Arc<AtomicUsize>,
 }
+
+/// Receives the result of a request.
+pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;
 
 /// The delivering half of a shard.
 pub struct Delivering {

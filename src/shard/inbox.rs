@@ -17,14 +17,10 @@ use crate::handoff::Sender;
 use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::inbound::policy::Policy;
-use crate::queue::admin::operate::Carried;
 use crate::queue::admin::operate::Operation;
-use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::delivering::Delivering;
-
-/// Receives the result of a request.
-pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;
+use crate::shard::delivering::OperateAnswer;
 
 /// Requests that may wait for a shard.
 pub const REQUESTS_MAX: usize = 1024;

@@ -27,8 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["queue"],
     &["handoff"],
     &["submit"],
-    &["delivery"],
-    &["inbound"],
+    &["inbound", "delivery"],
     &["shard"],
     &["operations"],
     &["control"],
@@ -488,8 +487,8 @@ const BITES: &[Row] = &[
     (
         "a folder of the same row",
         "src/inbound/x.rs",
-        "//! h\nuse crate::shard::run;\n",
-        &["2: `inbound` may not import `shard`"],
+        "//! h\nuse crate::delivery::Worker;\n",
+        &["2: `inbound` may not import `delivery`"],
     ),
     (
         "a higher folder, in passing",

@@ -6,10 +6,6 @@ use super::*;
 
 use crate::base::Class;
 use crate::base::Mono;
-use crate::config::HostFacts;
-use crate::config::load;
-use crate::control::delivery::Secrets;
-use crate::control::delivery::policy;
 use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
 use crate::delivery::destination::Blame;
@@ -27,17 +23,16 @@ use crate::delivery::owner::Take;
 use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Flow;
 use crate::handoff::frames::Incarnation;
+use crate::route::DeliveryPolicy;
 use crate::wire::classify::Cause;
 
 /// An owner whose destinations have one connection each at the start.
 pub(in crate::delivery) fn owner(connections_max: u32) -> Owner {
-    let host = HostFacts { hostname: "mx.test".to_owned(), ..HostFacts::default() };
     let text = "[destination_defaults]\nstripes = 1\nwindow_start = 1\n";
-    let config = load(text, "view", &host).expect("it is good").config;
     Owner::new(OwnerParts {
         me: ShardId(0),
         shards: 1,
-        policy: Arc::new(policy(&config, Secrets::Read).expect("it is good")),
+        policy: Arc::new(DeliveryPolicy::sample(text)),
         hasher: FlowHasher::new((1, 2)),
         gate: Arc::new(Gate::new(connections_max)),
         paused: Vec::new(),

@@ -7,7 +7,7 @@
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   handoff/1000 frames posted: 18.5 us
-//!   handoff/owner of a destination: 12.5 ns
+//!   handoff/lead of a destination: 12.5 ns
 //!   handoff/ping to another shard: 18.3 us
 //!   handoff/stream to another shard: 40.4 ns
 
@@ -22,7 +22,11 @@ use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
 use ringpost::base::MessageId;
+use ringpost::base::ShardId;
+use ringpost::delivery::stripe;
 use ringpost::handoff::Frame;
+use ringpost::handoff::frames::Incarnation;
+use ringpost::handoff::frames::JobRef;
 use ringpost::handoff::lane;
 use ringpost::handoff::mesh;
 use ringpost::observe::Observed;
@@ -34,7 +38,8 @@ use ringpost::rt::ShardSpec;
 const CAPACITY: usize = 4096;
 
 fn frame(number: u64) -> Frame {
-    Frame::Recall { id: MessageId::from_u64(number), job: 0, lease: number as u32 }
+    let job = JobRef { key: (MessageId::from_u64(number), 0), incarnation: Incarnation(1) };
+    Frame::Recall { job, home: ShardId(0) }
 }
 
 /// Sends `count` frames to a shard of its own thread; the time until the last was read. `window`
@@ -45,10 +50,10 @@ fn stream(count: u64, window: u64) -> Duration {
     let shard = rt::start(ShardSpec::new("bench", None), move || async move {
         let mut inbox = seed.settle();
         for number in 1..=count {
-            let Frame::Recall { id, .. } = inbox.receive().await else {
+            let Frame::Recall { job, .. } = inbox.receive().await else {
                 panic!("nothing else was sent");
             };
-            assert_eq!(id.as_u64(), number, "frames come in their order");
+            assert_eq!(job.key.0.as_u64(), number, "frames come in their order");
             let is_told = number % window == 0 || number == count;
             if is_told && answer.send(number).is_err() {
                 break;
@@ -91,7 +96,7 @@ fn sends(c: &mut Criterion) {
         b.iter_batched(
             || mesh::connect(2).remove(0).settle(observed()),
             |(mesh, inbox)| {
-                (0..1000).for_each(|number| mesh.post(ringpost::base::ShardId(1), frame(number)));
+                (0..1000).for_each(|number| mesh.post(ShardId(1), frame(number)));
                 (mesh, inbox)
             },
             BatchSize::SmallInput,
@@ -99,13 +104,12 @@ fn sends(c: &mut Criterion) {
     });
 }
 
-fn owners(c: &mut Criterion) {
-    let (mesh, _inbox) = mesh::connect(16).remove(0).settle(observed());
+fn leads(c: &mut Criterion) {
     let destination = "mx:recipient-domain.example";
-    c.bench_function("handoff/owner of a destination", |b| {
-        b.iter(|| mesh.owner_of(std::hint::black_box(destination)));
+    c.bench_function("handoff/lead of a destination", |b| {
+        b.iter(|| stripe::lead(std::hint::black_box(destination), 16));
     });
 }
 
-criterion_group!(benches, crossings, sends, owners);
+criterion_group!(benches, crossings, sends, leads);
 criterion_main!(benches);

@@ -20,18 +20,18 @@ mod paths;
 #[path = "../tests/queue_rig/mod.rs"]
 mod queue_rig;
 
-use paths::outbound;
+use paths::delivery;
 
 fn lines(c: &mut Criterion) {
     let mut group = c.benchmark_group("log");
     for (name, form) in [("attempt as text", Form::Text), ("attempt as JSON", Form::Json)] {
         let mut line = String::with_capacity(2048);
-        outbound::attempt().write(&mut line, form).expect("a string takes all");
+        delivery::attempt().write(&mut line, form).expect("a string takes all");
         group.throughput(Throughput::Bytes(line.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
                 line.clear();
-                outbound::attempt().write(&mut line, form).expect("a string takes all");
+                delivery::attempt().write(&mut line, form).expect("a string takes all");
                 line.len()
             });
         });
@@ -42,7 +42,7 @@ fn lines(c: &mut Criterion) {
 /// The lane is emptied when it is full, on the same core: the writer's share is in the figure.
 fn lanes(c: &mut Criterion) {
     let mut line = String::new();
-    outbound::attempt().write(&mut line, Form::Text).expect("a string takes all");
+    delivery::attempt().write(&mut line, Form::Text).expect("a string takes all");
     line.push('\n');
     let (mut entry, mut exit) = lane::lane(1 << 20);
     let mut batch = Vec::new();

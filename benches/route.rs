@@ -28,10 +28,10 @@ mod paths;
 #[path = "../tests/queue_rig/mod.rs"]
 mod queue_rig;
 
-use paths::outbound;
+use paths::delivery;
 
 fn lookups(c: &mut Criterion) {
-    let table = outbound::route_table();
+    let table = delivery::route_table();
     let rows = [
         ("none of 1000 rules", "recipient-domain.example"),
         ("one of 1000 rules", "domain-700.example"),
@@ -40,7 +40,7 @@ fn lookups(c: &mut Criterion) {
     ];
     for (name, domain) in rows {
         c.bench_function(&format!("route/{name}"), |b| {
-            b.iter(|| table.next_hop(&outbound::question(black_box(domain))).rule.is_some());
+            b.iter(|| table.next_hop(&delivery::question(black_box(domain))).rule.is_some());
         });
     }
     // What a destination's policy costs to be taken along: it is shared, never copied.

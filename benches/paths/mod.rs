@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "each bench uses its part of this")]
 
 pub mod client;
-pub mod outbound;
+pub mod delivery;
 pub mod receive;
 pub mod record;
 
@@ -23,7 +23,8 @@ pub const GUARDED: &[(&str, Make)] = &[
     ("header", receive::header),
     ("client", client::pipelined_mail),
     ("record", record::envelope_and_job),
-    ("schedule", outbound::schedule),
-    ("route", outbound::route),
-    ("log", outbound::log_line),
+    ("home", delivery::home),
+    ("schedule", delivery::schedule),
+    ("route", delivery::route),
+    ("log", delivery::log_line),
 ];

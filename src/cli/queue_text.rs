@@ -6,7 +6,7 @@ use crate::cli::text::field;
 use crate::cli::text::field_if;
 use crate::cli::text::plain;
 use crate::cli::text::time;
-use crate::control::explain::span;
+use crate::control::sentences::span;
 use crate::operations::queue::MessageDetails;
 use crate::operations::why::Explanation;
 use crate::queue::admin::audit::Balance;

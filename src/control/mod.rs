@@ -8,7 +8,8 @@
 //! call          who may ask for what; how an operation is carried out
 //! queue         operations on messages
 //! destinations  operations on destinations
-//! explain       what a message waits for
+//! explain       what a message waits for: the facts
+//! sentences     the same in sentences
 //! route_test    where mail of a recipient would go
 //! instance      health and reload
 //! rows          destinations as rows
@@ -37,6 +38,7 @@ pub mod router;
 pub mod rows;
 pub mod runtime;
 mod secret;
+pub mod sentences;
 pub mod server;
 pub mod socket;
 pub mod sts;

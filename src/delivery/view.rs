@@ -365,4 +365,4 @@ impl Home {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

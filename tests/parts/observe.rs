@@ -23,6 +23,7 @@ use ringpost::base::PartitionId;
 use ringpost::base::PublicId;
 use ringpost::base::ShardId;
 use ringpost::base::SpoolNumber;
+use ringpost::base::Wall;
 use ringpost::monitor::destinations::Load;
 use ringpost::monitor::destinations::Loads;
 use ringpost::monitor::metrics;
@@ -344,7 +345,7 @@ fn metrics_page() -> String {
     let request = observed.histograms.request();
     histograms.publish_if_wanted();
     let merged = observed.histograms.merge(&request);
-    let load = Load { queued: 3, in_flight: 1, oldest_ms: Some(1) };
+    let load = Load { queued: 3, in_flight: 1, oldest: Some(Wall::from_ms(1)) };
     let loads = Loads { named: vec![("example.com:25".to_owned(), load)], others: load, known: 7 };
     metrics::page(&observed, &merged, &loads)
 }

@@ -36,7 +36,7 @@ const TARGET: u64 = 77;
 const ME: ShardId = ShardId(0);
 const OWNER: ShardId = ShardId(1);
 
-fn now_at(ms: u64) -> Now {
+pub(in crate::delivery) fn now_at(ms: u64) -> Now {
     let wall = Wall::from_ms(START_MS + ms);
     Now { mono: Mono::from_ms(1000 + ms), wall, schedule: wall }
 }
@@ -100,7 +100,7 @@ pub(in crate::delivery) fn route(target: u64, generation: u32, now: Now) -> Arc<
     Arc::new(Route { hop, flow, weight, owner, lead, life, generation, resolved })
 }
 
-pub(super) fn hop(target: u64) -> Arc<Hop> {
+pub(in crate::delivery) fn hop(target: u64) -> Arc<Hop> {
     let hop = Hop {
         destination: format!("mx{target}.b.test").into(),
         name: "mx:b.test".into(),
@@ -556,4 +556,36 @@ fn an_answer_for_another_incarnation_changes_nothing() {
             assert_eq!(rig.home.counts().stale, stale + 1, "answer {number}, {before}");
         }
     }
+}
+
+#[test]
+fn operators_are_told_where_a_job_stands() {
+    let told = |rig: &Rig| {
+        let standings = rig.home.standings(KEY.0, &[0, 1], rig.now);
+        format!("{standings:?}")
+    };
+    for (state, words) in [
+        ("absent", &["[]"][..]),
+        ("reading", &["[(0, Reading)]"]),
+        ("resolving", &["Resolving(Answer)"]),
+        ("waiting", &["mx77.b.test", "mx:b.test", "ahead: Some(0)", "total: 32", "out: 0"]),
+        ("out", &["Out { owner: ShardId(1)", "mx77.b.test"]),
+        ("writing", &["Writing { partition: "]),
+    ] {
+        let told = told(&Rig::in_state(state));
+        for word in words {
+            assert!(told.contains(word), "{state}: {word} is not in {told}");
+        }
+    }
+    let mut rig = Rig::in_state("resolving");
+    rig.on(rig.resolved(Resolution::OurLimit(OurLimit::Dns)));
+    let told_lack = told(&rig);
+    assert!(told_lack.contains("lack: Some(Dns)"), "{told_lack}");
+    let mut rig = Rig::in_state("waiting");
+    rig.on(rig.grant(0));
+    let told_places = told(&rig);
+    assert!(told_places.contains("total: 0"), "{told_places}");
+    let flow = rig.home.filed_under(TARGET, rig.now).expect("it is known");
+    assert_eq!((&*flow.name, flow.places.total), ("mx:b.test", 0));
+    assert!(rig.home.filed_under(TARGET + 1, rig.now).is_none());
 }

@@ -1,7 +1,7 @@
 //! Destinations as rows for operators: one row for each, also where several shards own a share.
 //!
-//! Promise:  the row of a striped destination has the sums of its stripes, also of limits, since each
-//!           stripe has its share of them; state and binding are those of the worst stripe. The rows
+//! Promise:  the row of a striped destination has the sums of its stripes, but for the limits, which
+//!           hold for all of them together; state and binding are those of the worst stripe. The rows
 //!           of the shards are in `stripes`.
 
 use std::cmp::Reverse;
@@ -195,9 +195,6 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
         ..worst.clone()
     };
     let sum = |of: fn(&DestinationRow) -> u64| stripes.iter().map(of).sum::<u64>();
-    let sum_limits = |of: fn(&DestinationRow) -> Option<u64>| {
-        stripes.iter().filter_map(of).fold(None, |sum, limit| Some(sum.unwrap_or(0) + limit))
-    };
     whole.queued = sum(|row| row.queued);
     whole.waiting = sum(|row| row.waiting);
     whole.in_flight = sum(|row| row.in_flight);
@@ -208,15 +205,9 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
         idle: sum(|row| row.connections.idle),
         closing: sum(|row| row.connections.closing),
         all: sum(|row| row.connections.all),
-        max: sum(|row| row.connections.max),
+        max: worst.connections.max,
     };
     whole.window = sum(|row| row.window);
-    whole.rates = RateLimits {
-        second: sum_limits(|row| row.rates.second),
-        minute: sum_limits(|row| row.rates.minute),
-        hour: sum_limits(|row| row.rates.hour),
-        day: sum_limits(|row| row.rates.day),
-    };
     whole.delivered = sum(|row| row.delivered);
     whole.refused = sum(|row| row.refused);
     whole.deferred = sum(|row| row.deferred);
@@ -305,8 +296,8 @@ mod tests {
         let (striped, plain) = (&rows[0], &rows[1]);
         assert_eq!(plain, &alone, "as its shard reported it");
         assert_eq!((striped.queued, striped.in_flight, striped.window), (8, 2, 10));
-        assert_eq!((striped.connections.all, striped.connections.max), (4, 10));
-        assert_eq!(striped.rates, RateLimits { minute: Some(20), ..RateLimits::default() });
+        assert_eq!((striped.connections.all, striped.connections.max), (4, 5));
+        assert_eq!(striped.rates, plain.rates, "they hold for all stripes together");
         assert_eq!(striped.binding, Binding::BackingOff { until_ms: 7 }, "a time is not a sum");
         assert_eq!(striped.state, DestinationState::BackingOff, "the worst");
         assert_eq!(striped.last_error.as_deref(), Some("450 later"));

@@ -300,10 +300,13 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
         Binding::Window { limit } => format!(
             "The window allows {limit} connections and grows with success; {in_use} are in use{sending}."
         ),
-        Binding::Connections { .. } => format!(
-            "The limit is {} connections; {in_use} are in use{sending}.",
+        Binding::Connections { limit } if limit < destination.connections.max => format!(
+            "This shard's share of the limit of {} connections is {limit}; {in_use} are in use{sending}.",
             destination.connections.max
         ),
+        Binding::Connections { limit } => {
+            format!("The limit is {limit} connections; {in_use} are in use{sending}.")
+        }
         Binding::ServerConnections { limit } => {
             let holder =
                 |one: &ConnectionHolder| format!("{} to {}", one.connections, one.destination);

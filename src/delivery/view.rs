@@ -212,7 +212,7 @@ impl Owner {
             waiting: entry.grants.waiting(),
             oldest: load.oldest,
             connections: destination.counts,
-            connections_max: destination.limit(),
+            connections_max: destination.policy().connections_max,
             window: destination.window(now.mono),
             rates: destination.policy().rates,
             counters: destination.counters,

@@ -17,6 +17,8 @@ use ringpost::queue::Partition;
 use ringpost::queue::QueueFault;
 use ringpost::queue::SharedBody;
 use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::FiledPlace;
 use ringpost::queue::admin::operate;
 use ringpost::queue::admin::operate::Carried;
 use ringpost::queue::admin::operate::Operation;
@@ -50,6 +52,7 @@ use ringpost::queue::store::schedule::Messages;
 use ringpost::queue::store::schedule::Rest;
 use ringpost::queue::store::schedule::RowFound;
 use ringpost::queue::store::schedule::backlog_keys;
+use ringpost::queue::store::schedule::count_before;
 use ringpost::queue::store::schedule::due_keys;
 use ringpost::queue::store::schedule::find_flows;
 use ringpost::queue::store::schedule::flow_keys;
@@ -268,6 +271,12 @@ fn flows_are_found_by_seeking_and_read_one_by_one() {
     assert_eq!((early.keys.len(), early.rest), (2, Rest::Later { at_ms: NOW_MS - 97 }));
     let last = flow_keys(store, flows[4].start(), NOW, 10).unwrap();
     assert_eq!((last.keys.len(), last.rest), (5, Rest::Nothing));
+    // Operators are told how many are before a job in its flow.
+    let place = FiledPlace { job: 0, flow: flows[1], ahead: 3 };
+    assert_eq!(inspect::filed(&rig.spool, jobs[8].0).unwrap(), [place]);
+    let row = BacklogKey { flow: flows[1], due: DueKey { at_ms: NOW_MS - 96, job: jobs[8] } };
+    assert_eq!(count_before(store, row, 2).unwrap(), 2, "as many as are asked for");
+    assert_eq!(inspect::filed(&rig.spool, rig.stored(b"not filed")).unwrap(), []);
     // A refile pass meets all of them.
     let first = backlog_keys(store, FlowKey::FIRST.start(), 24).unwrap();
     assert_eq!((first.keys.len(), first.rest), (24, Rest::More));

@@ -1,3 +1,5 @@
+//! Places, wants and holds of a destination at a home.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the end of an attempt makes of a record.
+
 use super::*;
 
 use crate::base::MessageId;

@@ -29,6 +29,8 @@ use crate::handoff::frames::has_urgent_places;
 
 /// How often a home repeats that its mail has no places.
 pub const WANT_EVERY: Duration = Duration::from_secs(5);
+/// How soon an owner is told of another number of jobs.
+const WANT_NEWS: Duration = Duration::from_millis(500);
 /// How long mail waits in memory for a destination without places before it is filed.
 pub const ZERO_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,8 @@ pub struct Target {
     /// Jobs that came back in a row because the owner could not take them.
     refusals: u32,
     want_at: Mono,
+    /// The jobs that the owner was told of last, and when.
+    wanted: (u32, Mono),
     idle_since: Mono,
 }
 
@@ -95,6 +99,7 @@ impl Target {
             paused_until: Mono::ZERO,
             refusals: 0,
             want_at: Mono::ZERO,
+            wanted: (0, Mono::ZERO),
             idle_since: now,
         }
     }
@@ -267,9 +272,17 @@ impl Target {
     pub fn next_want(&mut self, now: Mono) -> Option<(u32, u32)> {
         let (total, flows) = (self.places().total, self.flows_waiting);
         let lacks = self.waiting > 0 && (total == 0 || flows > total);
-        if !lacks || now < self.want_at {
+        if !lacks {
             return None;
         }
+        if total == 0 && self.state.until.is_none() && self.waiting != self.wanted.0 {
+            // For operators, who see how many wait for a destination that is paused.
+            self.want_at = self.want_at.min(self.wanted.1.plus(WANT_NEWS));
+        }
+        if now < self.want_at {
+            return None;
+        }
+        self.wanted = (self.waiting, now);
         let soonest = now.plus(WANT_EVERY);
         self.want_at = match self.state.until {
             Some(until) if total == 0 => soonest.max(until),

@@ -108,12 +108,11 @@ impl Destination {
             Health::Probing { .. } => return Bound::Probing,
             Health::Working => {}
         }
-        if let Some(until) = self.outlets_rest(pool, sources, now) {
-            let is_suspended = self.outlets.iter().any(|outlet| outlet.suspended_until == until);
-            return match is_suspended {
-                true => Bound::Suspended { until },
-                false => Bound::BackingOff { until },
-            };
+        match self.pool_binds(pool, sources, now) {
+            Some((Binds::Suspended, Some(until))) => return Bound::Suspended { until },
+            Some((_, Some(until))) => return Bound::BackingOff { until },
+            Some((_, None)) => return Bound::Probing,
+            None => {}
         }
         if let Some((limit, _)) = self.lack
             && now < self.hold_until

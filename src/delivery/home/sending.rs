@@ -124,10 +124,13 @@ impl Home {
         if target.waiting() == 0 || self.is_closing {
             return;
         }
+        let want_at = target.want_at();
         if let Some((jobs, flows)) = target.next_want(mono) {
             let hop = Arc::clone(&target.route.hop);
             let frame = Frame::Want { target: id, hop, home: self.me, jobs, flows };
             self.effects.push(HomeEffect::Send { to: target.owner, frame });
+            self.timers.insert((target.want_at(), Timer::Target(id)));
+        } else if target.want_at() < want_at {
             self.timers.insert((target.want_at(), Timer::Target(id)));
         }
         let has_places = target.out() < target.places().total;

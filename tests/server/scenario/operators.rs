@@ -333,11 +333,12 @@ fn a_paused_destination_keeps_its_mail() {
     let said = ask(&rig, &["destination", "pause", "127.0.0.1"]);
     assert!(said.contains("paused until resumed"), "{said}");
     let id = submit(&rig, "patient");
-    await_why(&rig, &id, "paused by an operator");
+    let why = await_why(&rig, &id, "paused by an operator");
+    assert!(why.contains("No estimate"), "{why}");
     let list: Value =
         serde_json::from_str(&ask(&rig, &["destination", "list", "--json"])).expect("JSON");
     assert_eq!(list["destinations"][0]["state"], "paused", "{list}");
-    assert_eq!(list["destinations"][0]["waiting"], 1, "{list}");
+    assert_eq!(list["destinations"][0]["queued"], 1, "{list}");
     assert_eq!(list["paused"][0], "127.0.0.1", "{list}");
     let destination = sink.address.to_string();
     assert!(ask(&rig, &["destination", "list"]).contains("paused"));
@@ -565,7 +566,7 @@ fn waiting_in_a_queue_is_no_attempt() {
     ask(&rig, &["destination", "pause", "127.0.0.1"]);
     let ids: Vec<String> = (0..6).map(|n| submit(&rig, &format!("number {n}"))).collect();
     await_some("all jobs in the queue", || {
-        destinations(&rig).first().is_some_and(|row| row["waiting"] == 6).then_some(())
+        destinations(&rig).first().is_some_and(|row| row["queued"] == 6).then_some(())
     });
     ask(&rig, &["destination", "resume", "127.0.0.1"]);
     for id in &ids {
@@ -601,18 +602,18 @@ fn the_number_of_stripes_of_a_destination_can_change() {
     let ids: Vec<String> = (0..count).map(|n| submit(&rig, &format!("number {n}"))).collect();
     let queued = |wanted: u64| {
         let rows = destinations(&rig);
-        (rows.len() == 1 && rows[0]["waiting"] == wanted).then(|| rows[0].clone())
+        (rows.len() == 1 && rows[0]["queued"] == wanted).then(|| rows[0].clone())
     };
     let row = await_some("all in line", || queued(count));
     assert_eq!((&row["connections"]["max"], &row["state"]), (&4.into(), &"paused".into()), "{row}");
     let parts = row["stripes"].as_array().cloned().unwrap_or_default();
     if !parts.is_empty() {
         let sum = |key: &str| parts.iter().filter_map(|part| part[key].as_u64()).sum::<u64>();
-        assert_eq!(sum("waiting"), count, "{row}");
+        assert_eq!(sum("queued"), count, "{row}");
     }
     await_stats(&rig, "one with all mail", |stats| {
         stats["destinations"].as_array().map(Vec::len) == Some(1)
-            && stats["destinations"][0]["waiting"] == count
+            && stats["destinations"][0]["queued"] == count
             && stats["other_destinations"]["destinations"] == 0
     });
     for id in &ids {
@@ -624,7 +625,7 @@ fn the_number_of_stripes_of_a_destination_can_change() {
     let row = await_some("all in one line", || {
         queued(count).filter(|row| {
             let parts = row["stripes"].as_array().cloned().unwrap_or_default();
-            parts.iter().filter(|part| part["waiting"] != 0).count() <= 1
+            parts.iter().filter(|part| part["queued"] != 0).count() <= 1
         })
     });
     let most = row["connections"]["max"].as_u64().expect("a number");

@@ -32,13 +32,8 @@ const HOSTS: [[(u16, &str); 3]; 6] = [
 /// Time that the receiver takes for a message.
 const PAUSE: Duration = Duration::from_millis(60);
 
-/// Jobs at the owner of a destination, and those that wait for it at their homes.
-fn in_memory(row: &Value) -> u64 {
-    ["queued", "waiting"].iter().filter_map(|key| row[key].as_u64()).sum()
-}
-
 fn queued(rows: &[Value]) -> u64 {
-    rows.iter().map(in_memory).sum()
+    rows.iter().filter_map(|row| row["queued"].as_u64()).sum()
 }
 
 /// Waits until `count` messages are queued. A delivered message counts until its delivery is
@@ -104,11 +99,11 @@ fn domains_with_the_same_mail_exchangers_are_one_destination() {
     };
     let found: Vec<_> = rows
         .iter()
-        .map(|row| (row["destination"].as_str().unwrap_or(""), in_memory(row)))
+        .map(|row| (row["destination"].as_str().unwrap_or(""), &row["queued"]))
         .collect();
     let both = name(&["a.mx.test", "b.mx.test", "c.mx.test"]);
     let fewer = name(&["a.mx.test", "b.mx.test"]);
-    assert_eq!(found, [(&*both, all - 1), (&*fewer, 1)], "{rows:#?}");
+    assert_eq!(found, [(&*both, &(all - 1).into()), (&*fewer, &1.into())], "{rows:#?}");
     assert_eq!(rows[0]["connections"]["max"], 1);
     assert_eq!(most.load(Ordering::SeqCst), 0, "it is paused");
 

@@ -95,21 +95,32 @@ pub(super) fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> V
         }
     }
     said.push(attempts_sentence(job));
-    if let Place::Queued(queued) = &job.place {
-        said.push(match (job.predicted_finish_ms, pace(&queued.destination)) {
-            (Some(finish_ms), Some(pace)) => format!(
+    said.extend(estimate_sentence(job, now_ms));
+    said
+}
+
+/// When it should be delivered, of a job that waits for its destination.
+fn estimate_sentence(job: &ExplainedJob, now_ms: u64) -> Option<String> {
+    let stopped = || Some("No estimate: deliveries to this destination are stopped.".to_owned());
+    let is_stopped =
+        |granted: &Granted| matches!(granted.binding, Binding::Paused | Binding::Suspended { .. });
+    match &job.place {
+        Place::Queued(queued) => match (job.predicted_finish_ms, pace(&queued.destination)) {
+            (Some(finish_ms), Some(pace)) => Some(format!(
                 "At {pace} messages per minute, delivery is expected by {}, in {}, if the \
                  destination accepts the message.",
                 at(finish_ms),
                 span(finish_ms.saturating_sub(now_ms))
-            ),
-            (None, Some(_)) => {
-                "No estimate: deliveries to this destination are stopped.".to_owned()
-            }
-            (_, None) => "No estimate: no recent deliveries to this destination.".to_owned(),
-        });
+            )),
+            (None, Some(_)) => stopped(),
+            (_, None) => Some("No estimate: no recent deliveries to this destination.".to_owned()),
+        },
+        Place::Waiting(waiting) if is_stopped(&waiting.granted) => stopped(),
+        Place::Store { filed: Some(filed) } if filed.granted.as_ref().is_some_and(is_stopped) => {
+            stopped()
+        }
+        _ => None,
     }
-    said
 }
 
 fn attempts_sentence(job: &ExplainedJob) -> String {
@@ -473,7 +484,12 @@ mod tests {
             (
                 "suspended",
                 waiting(Some(0), Binding::Suspended { until_ms }),
-                &["no message is ahead", "suspended the destination until", "30 seconds from now"],
+                &[
+                    "no message is ahead",
+                    "suspended the destination until",
+                    "30 seconds from now",
+                    "No estimate: deliveries",
+                ],
             ),
             ("behind", waiting(None, Binding::Nothing), &["are not yet durable"]),
             (

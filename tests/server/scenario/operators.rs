@@ -333,7 +333,8 @@ fn a_paused_destination_keeps_its_mail() {
     let said = ask(&rig, &["destination", "pause", "127.0.0.1"]);
     assert!(said.contains("paused until resumed"), "{said}");
     let id = submit(&rig, "patient");
-    await_why(&rig, &id, "paused by an operator");
+    let why = await_why(&rig, &id, "paused by an operator");
+    assert!(why.contains("No estimate"), "{why}");
     let list: Value =
         serde_json::from_str(&ask(&rig, &["destination", "list", "--json"])).expect("JSON");
     assert_eq!(list["destinations"][0]["state"], "paused", "{list}");

@@ -7,11 +7,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+use crate::config::DestinationDefaults;
+use crate::config::Stripes;
+use crate::route::destination::DestinationTable;
+
 const SHARDS: u16 = 3;
 const DESTINATIONS: usize = 4;
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 /// From then on all servers work, and operators leave them alone.
-const HEALED_MS: u64 = 60_000;
+const HEALED_MS: u64 = 20_000;
 const LIMIT_MS: u64 = 2 * 3_600_000;
 
 #[derive(Debug)]
@@ -96,34 +100,36 @@ struct World {
     calls: u64,
 }
 
-fn text(random: &mut Random, rates: (u32, u32)) -> String {
-    let connections_max = 1 + random.below(6);
-    let stripes = ["1", "2", "'all'"][random.below(3) as usize];
-    format!(
-        "[delivery]\nconnections_max = {}\n[destination_defaults]\nconnections_max = {}\n\
-         window_start = {}\nstripes = {stripes}\nmessages_per_connection = {}\n\
-         failures_to_back_off = {}\nback_off_first = '{}s'\nback_off_max = '60s'\n\
-         idle_reuse = '{}s'\nmessages_per_second = {}\nmessages_per_minute = {}\n",
-        2 + random.below(20),
+/// Small limits, so that they bind. To read a config would take longer than all the rest.
+fn policy_of(base: &DeliveryPolicy, random: &mut Random, rates: (u32, u32)) -> Arc<DeliveryPolicy> {
+    let connections_max = 1 + random.below(6) as u32;
+    let mut seconds = |most| Duration::from_secs(1 + random.below(most));
+    let (back_off_first, idle_reuse) = (seconds(20), seconds(5) - Duration::from_secs(1));
+    let standard = DestinationDefaults {
         connections_max,
-        1 + random.below(connections_max),
-        1 + random.below(20),
-        1 + random.below(4),
-        1 + random.below(20),
-        random.below(5),
-        rates.0,
-        rates.1,
-    )
+        window_start: 1 + random.below(u64::from(connections_max)) as u32,
+        stripes: [Stripes::Count(1), Stripes::Count(2), Stripes::All][random.below(3) as usize],
+        messages_per_connection: 1 + random.below(20) as u32,
+        failures_to_back_off: 1 + random.below(4) as u32,
+        back_off_first,
+        back_off_max: Duration::from_secs(60),
+        idle_reuse,
+        messages_per_second: rates.0,
+        messages_per_minute: rates.1,
+        ..DestinationDefaults::default()
+    };
+    let destinations = DestinationTable::build(&[], &standard);
+    let connections_max = 2 + random.below(20) as u32;
+    Arc::new(DeliveryPolicy { destinations, connections_max, ..base.clone() })
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(base: &DeliveryPolicy, seed: u64) -> World {
         let mut random = Random::new(seed * 7919 + 13);
         let limited = [(0, 0), (3, 0), (0, 60), (5, 100)];
         let rates = limited[random.below(4) as usize];
         let pool = [None, Some("p")];
-        let policy = pools(&text(&mut random, rates), &[("p", &["x:1", "y:2"])]);
-        let policy = Arc::new(policy);
+        let policy = policy_of(base, &mut random, rates);
         let gate = Arc::new(Gate::new(policy.connections_max));
         let owners = (0..SHARDS).map(|me| {
             Owner::new(OwnerParts {
@@ -472,8 +478,7 @@ impl World {
             let number = self.random.below(DESTINATIONS as u64) as usize;
             return self.set_paused(number, !self.paused[number]);
         }
-        let text = text(&mut self.random, self.rates);
-        self.policy = Arc::new(pools(&text, &[("p", &["x:1", "y:2"])]));
+        self.policy = policy_of(&self.policy, &mut self.random, self.rates);
         let limit = self.policy.destinations.policy("", &[]).connections_max;
         for (until_ms, _) in &mut self.limits {
             *until_ms = (*until_ms).min(self.now_ms + 2000);
@@ -580,8 +585,9 @@ fn owners_keep_their_promises_whatever_happens() {
         Ok(seed) => seed.parse().map_or(0..SEEDS, |seed| seed..seed + 1),
         Err(_) => 0..SEEDS,
     };
+    let base = pools("", &[("p", &["x:1", "y:2"])]);
     for seed in seeds {
-        let run = std::panic::AssertUnwindSafe(|| World::new(seed).run(seed));
+        let run = std::panic::AssertUnwindSafe(|| World::new(&base, seed).run(seed));
         if let Err(panic) = std::panic::catch_unwind(run) {
             eprintln!("seed {seed}");
             std::panic::resume_unwind(panic);

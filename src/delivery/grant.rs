@@ -147,6 +147,12 @@ impl Grants {
         steps > 0
     }
 
+    /// The homes talk to another owner: what waits there is not for this one.
+    pub fn forget_waiting(&mut self) {
+        let homes = self.targets.values_mut().flat_map(|target| target.homes.values_mut());
+        homes.for_each(|home| home.jobs = 0);
+    }
+
     /// Jobs that wait at homes for a place.
     pub fn waiting(&self) -> u32 {
         let homes = self.targets.values().flat_map(|target| target.homes.values());

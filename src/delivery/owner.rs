@@ -865,6 +865,7 @@ impl Owner {
             destination.set_policy(policy);
         }
         if !is_here {
+            entry.grants.forget_waiting();
             for sent_back in destination.drain() {
                 self.return_job(sent_back.delivery, Returned::NotHere);
             }

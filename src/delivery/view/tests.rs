@@ -200,19 +200,7 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     );
     assert_eq!(view.at.wall_at(until), Some(now.wall.plus_ms(60_000)));
 
-    // Another destination: what this server lacks is told as such.
-    deliver(&mut owner, 9, 2);
-    let conn = opened(&mut owner)[0];
     let end = |link| End { job: None, asks_for_less: None, action: None, link };
-    owner.ended(conn, &end(LinkEnd::OurLimit(OurLimit::Ports)), now.mono);
-    let keys = ["mx2.b.test".into()];
-    let view = owner.destinations_keyed(&keys, now).remove(0);
-    assert_eq!(view.lack, Some(OurLimit::Ports));
-    let Binding::Destination(Bound::OurLimit { limit: OurLimit::Ports, .. }) = view.binding else {
-        panic!("{:?}", view.binding);
-    };
-    assert!(view.last_error.is_none(), "nobody is blamed");
-
     deliver(&mut owner, 11, 3);
     let conn = begin_first(&mut owner);
     let answer = Arc::new(Answer::ours(Cause::Unreachable, "421 too many"));
@@ -221,4 +209,16 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     let view = owner.destinations_keyed(&["mx3.b.test".into()], now).remove(0);
     assert_eq!(view.last_error.expect("it has said so").text.as_ref(), "421 too many");
     assert!(matches!(view.binding, Binding::Destination(Bound::Throttled { .. })));
+
+    // What this server lacks is told as such. Nothing more is dialled for a moment.
+    deliver(&mut owner, 9, 2);
+    let conn = opened(&mut owner)[0];
+    owner.ended(conn, &end(LinkEnd::OurLimit(OurLimit::Ports)), now.mono);
+    let keys = ["mx2.b.test".into()];
+    let view = owner.destinations_keyed(&keys, now).remove(0);
+    assert_eq!(view.lack, Some(OurLimit::Ports));
+    let Binding::Destination(Bound::OurLimit { limit: OurLimit::Ports, .. }) = view.binding else {
+        panic!("{:?}", view.binding);
+    };
+    assert!(view.last_error.is_none(), "nobody is blamed");
 }

@@ -7,11 +7,11 @@
 //!           more than places, and the order within a flow. The owner decides what is sent.
 //! Bounds:   the home bounds the jobs by their memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Class;
+use crate::base::IdMap;
 use crate::base::Mono;
 use crate::base::ShardId;
 use crate::delivery::fair::ConnectionClass;
@@ -50,7 +50,7 @@ pub struct Target {
     pub owner: ShardId,
     pub state: Arc<GrantState>,
     queue: FairQueue<JobRef>,
-    shares: HashMap<(u64, Class), Share>,
+    shares: IdMap<(u64, Class), Share>,
     grant: Option<Places>,
     out: u32,
     waiting: u32,
@@ -79,7 +79,7 @@ impl Target {
             owner: route.owner,
             state: Arc::default(),
             queue: FairQueue::default(),
-            shares: HashMap::new(),
+            shares: IdMap::default(),
             grant: None,
             out: 0,
             waiting: 0,
@@ -302,3 +302,6 @@ impl Target {
         assert!(self.queue.len() <= self.waiting as usize, "queued but not waiting");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,8 +174,8 @@ pub enum Written {
     Done,
     /// An operation has given the job this schedule.
     Changed(Schedule),
-    /// An operation has left the job as it was.
-    Unchanged(Part),
+    /// An operation has left the job as it was, with this schedule.
+    Unchanged(Part, Schedule),
     /// The job has no record.
     NotFound,
     DiskFull,

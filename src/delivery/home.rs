@@ -23,12 +23,12 @@ mod writing;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::IdMap;
 use crate::base::MessageId;
 use crate::base::Mono;
 use crate::base::PartitionId;
@@ -139,7 +139,9 @@ const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
 /// What a job of a flow takes in memory, for a guess.
-const JOB_GUESS_BYTES: usize = 8 << 10;
+const JOB_GUESS_BYTES: usize = 4 << 10;
+/// How long a flow waits that found no memory, if nothing of it ends meanwhile.
+const STARVED_WAIT: Duration = Duration::from_secs(1);
 
 /// What a lookup is about.
 #[derive(Debug)]
@@ -171,6 +173,9 @@ struct Own {
 enum Timer {
     Again(JobRef),
     Target(u64),
+    /// Flows that found no memory.
+    Starved,
+    /// A flow whose part of the store could not be read.
     Flow(FlowKey),
     Behind(PartitionId),
     Operation(u64),
@@ -209,8 +214,8 @@ pub struct Counts {
 pub struct Home {
     me: ShardId,
     policy: HomePolicy,
-    jobs: HashMap<JobKey, Job>,
-    targets: HashMap<u64, Target>,
+    jobs: IdMap<JobKey, Job>,
+    targets: IdMap<u64, Target>,
     partitions: BTreeMap<PartitionId, Own>,
     flows: Flows,
     memory: Memory,
@@ -219,9 +224,10 @@ pub struct Home {
     lookups: VecDeque<JobRef>,
     lookups_under_way: usize,
     flow_reads: usize,
+    starved: BTreeSet<FlowKey>,
     filing: Vec<JobRef>,
     /// Messages of which a job is being split, and the jobs that wait for it.
-    splits: HashMap<MessageId, Vec<JobRef>>,
+    splits: IdMap<MessageId, Vec<JobRef>>,
     refiling: Refiling,
     operations: Operations,
     counts: Counts,
@@ -250,8 +256,8 @@ impl Home {
         Home {
             me,
             policy,
-            jobs: HashMap::new(),
-            targets: HashMap::new(),
+            jobs: IdMap::default(),
+            targets: IdMap::default(),
             partitions,
             flows: Flows::default(),
             memory,
@@ -260,8 +266,9 @@ impl Home {
             lookups: VecDeque::new(),
             lookups_under_way: 0,
             flow_reads: 0,
+            starved: BTreeSet::new(),
             filing: Vec::new(),
-            splits: HashMap::new(),
+            splits: IdMap::default(),
             refiling: Refiling::default(),
             operations: Operations::default(),
             counts: Counts::default(),
@@ -459,6 +466,7 @@ impl Home {
                     Some(State::Out { .. }) => target.go(&flow),
                     _ => target.leave(&flow, bytes, false, self.now.mono),
                 }
+                self.flows.list(flow.key());
             }
             State::Out { .. } => {
                 let flow = *job.flow();
@@ -467,6 +475,7 @@ impl Home {
                     Some(State::Waiting { .. }) => target.come_back(&flow),
                     _ => target.leave(&flow, bytes, true, self.now.mono),
                 }
+                self.flows.list(flow.key());
             }
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
@@ -546,6 +555,14 @@ impl Home {
         }
     }
 
+    /// Nobody tells when there is memory for a flow again.
+    fn starve(&mut self, flow: FlowKey) {
+        if self.starved.is_empty() {
+            self.set_timer(STARVED_WAIT, Timer::Starved);
+        }
+        self.starved.insert(flow);
+    }
+
     fn set_timer(&mut self, wait: Duration, timer: Timer) {
         self.timers.insert((self.now.mono.plus(wait), timer));
     }
@@ -600,6 +617,10 @@ impl Home {
             Timer::Again(job) => self.again(job),
             Timer::Target(target) => self.look_after(target),
             Timer::Flow(flow) => self.flows.list(flow),
+            Timer::Starved => {
+                let starved = std::mem::take(&mut self.starved);
+                starved.into_iter().for_each(|flow| self.flows.list(flow));
+            }
             Timer::Behind(partition) => self.unhide(partition),
             Timer::Operation(ticket) => {
                 let step = self.operations.lose_patience(ticket);
@@ -633,6 +654,7 @@ impl Home {
             self.refiling.is_whole = true;
             let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
             self.refiling.left = all.collect();
+            self.refiling.known.clear();
         }
         if is_enabled {
             let targets: Vec<u64> = self.targets.keys().copied().collect();
@@ -718,7 +740,7 @@ impl Home {
                     assert!(self.deadlines.contains(&(at, *key)), "the deadline of {key:?}");
                     let own = &self.partitions[&key.0.partition()];
                     let is_hidden = own.hidden.iter().any(|hidden| hidden.key == *key);
-                    assert!(slot.is_some() != is_hidden, "{key:?} is queued or hidden");
+                    assert!(slot.is_some() || is_hidden, "{key:?} is queued or hidden");
                 }
                 State::Out { .. } => {
                     by_target.entry(job.flow().target).or_default().1 += 1;
@@ -761,4 +783,6 @@ impl Home {
 }
 
 #[cfg(test)]
-mod tests;
+mod simulation;
+#[cfg(test)]
+pub(in crate::delivery) mod tests;

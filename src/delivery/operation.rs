@@ -8,9 +8,9 @@
 //! Bounds:   one operation of a message at a time; `PATIENCE` for the attempts that are under way;
 //!           `ROUNDS_MAX` lists.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::base::IdMap;
 use crate::base::MessageId;
 use crate::base::Mono;
 use crate::queue::admin::operate::Carried;
@@ -77,8 +77,8 @@ struct Ongoing {
 /// The operations without an answer, by their number.
 #[derive(Debug, Default)]
 pub struct Operations {
-    ongoing: HashMap<u64, Ongoing>,
-    by_message: HashMap<MessageId, u64>,
+    ongoing: IdMap<u64, Ongoing>,
+    by_message: IdMap<MessageId, u64>,
 }
 
 impl Operations {

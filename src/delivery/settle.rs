@@ -394,3 +394,6 @@ fn label_of(category: Category) -> AttemptCategory {
     const _: () = assert!(AttemptCategory::ALL.len() == Category::ALL.len());
     AttemptCategory::ALL[category as usize]
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,8 +157,7 @@ impl Home {
             _ if allows(room) => room,
             _ if allows(1) => 1,
             _ => {
-                // Nobody tells when there is memory again.
-                self.set_timer(Duration::from_secs(1), Timer::Flow(*key));
+                self.starve(*key);
                 0
             }
         }

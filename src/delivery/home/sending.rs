@@ -260,9 +260,8 @@ impl Home {
         let schedule = Schedule { filed, ..before };
         if schedule == before {
             // It would be read again at once.
-            let again = self.now.mono.plus(Duration::from_secs(1));
-            self.flows.pause(flow, again);
-            self.timers.insert((again, Timer::Flow(flow)));
+            self.flows.pause(flow, self.now.mono.plus(STARVED_WAIT));
+            self.starve(flow);
             return self.remove(key, true);
         }
         let job = self.reference(key);
@@ -375,12 +374,8 @@ impl Home {
         let ended = Ended::of_outcome(known, what, wait, now).expect("it was not returned");
         let mut write = self.context(job.key, None).settle(known, ended);
         write.unsettled = unsettled;
-        let filed = known.head.schedule.filed;
         self.write(job.key, write);
         self.pump(target);
-        if let Some(filed) = filed {
-            self.flows.list(filed.flow);
-        }
     }
 
     fn note_returned(&mut self, job: JobRef, target: u64, why: Returned) {

@@ -41,7 +41,7 @@ fn now_at(ms: u64) -> Now {
     Now { mono: Mono::from_ms(1000 + ms), wall, schedule: wall }
 }
 
-fn mail(id: MessageId, recipients: u32) -> Arc<Mail> {
+pub(in crate::delivery) fn mail(id: MessageId, recipients: u32) -> Arc<Mail> {
     let record = envelope(START_MS, recipients, |envelope| {
         let mut record = Vec::new();
         envelope.encode(&mut record).expect("it is short");
@@ -93,7 +93,7 @@ pub(super) fn envelope<T>(
     })
 }
 
-fn route(target: u64, generation: u32, now: Now) -> Arc<Route> {
+pub(in crate::delivery) fn route(target: u64, generation: u32, now: Now) -> Arc<Route> {
     let flow = Flow { target, tenant: 5, class: Class::Normal };
     let (hop, life, resolved) = (hop(target), life(), now.mono);
     let (owner, lead, weight) = (OWNER, OWNER, 1);
@@ -441,7 +441,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
             rig.on(rig.grant(0));
             HomeEvent::Frame(Frame::Missing { jobs: vec![rig.job] })
         },
-        ["-", "-", "-", "-", "waiting: want log", "-"],
+        ["-", "=", "=", "=", "waiting: want log", "="],
     ),
     ("8 hold", |rig| rig.operation(Operation::Hold), OPERATION),
     ("8 delete", |rig| rig.operation(Operation::Delete), DELETION),
@@ -467,7 +467,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
             rig.now = now_at(1000);
             HomeEvent::Tick
         },
-        ["=", "=", "=", "waiting: want", "=", "writing: again"],
+        ["=", "=", "=", "out: deliver", "=", "writing: again"],
     ),
     (
         "10 reload",

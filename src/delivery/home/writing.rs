@@ -67,7 +67,7 @@ impl Home {
         };
         let part = match written {
             Written::Done | Written::Changed(_) => Part::Done,
-            Written::Unchanged(part) => part,
+            Written::Unchanged(part, _) => part,
             Written::Failed => Part::Refused(Refusal::Failed),
             Written::NotFound | Written::DiskFull => Part::Gone,
         };
@@ -82,6 +82,9 @@ impl Home {
                 let known = self.jobs.get_mut(&job.key).expect("it is being written");
                 (known.head.attempts, known.head.warned) = (image.attempts, image.warned);
                 self.set_recipients_after(job.key, &image.recipients);
+            }
+            (Next::Operation(_), Written::Unchanged(_, schedule)) => {
+                self.set_schedule(job.key, schedule);
             }
             (Next::Operation(operation), Written::Changed(schedule)) => {
                 self.set_schedule(job.key, schedule);
@@ -246,7 +249,8 @@ impl Home {
             let key = (id, part.number);
             let Some(known) = self.jobs.get_mut(&key) else { continue };
             if !is_split || self.is_closing {
-                self.remove(key, is_split);
+                // Perhaps a task that was ended by a bug had written them.
+                self.remove(key, true);
                 continue;
             }
             // An operation on the part itself is the newer one.

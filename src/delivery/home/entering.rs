@@ -140,7 +140,9 @@ impl Home {
         let flow = Flow::of(key);
         let share = target.share(&flow);
         let own = held.max(share.waiting + share.out);
-        let room = (2 * per_flow.min(total)).saturating_sub(own) as usize;
+        // Each flow is represented, and no more is read for a probe than what may be sent.
+        let of_target = (2 * total).saturating_sub(in_memory).max(u32::from(own == 0));
+        let room = (2 * per_flow.min(total)).saturating_sub(own).min(of_target) as usize;
         let allows = |jobs: usize| {
             let bytes = jobs * JOB_GUESS_BYTES;
             self.memory.allows(target.bytes() + bytes, share.bytes + bytes)

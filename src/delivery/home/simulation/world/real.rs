@@ -140,8 +140,12 @@ impl World {
     }
 
     pub(super) fn tick_real(&mut self, shard: u16) {
-        let now = self.mono();
+        let (now, now_ms) = (self.mono(), self.now_ms);
         let real = self.real(shard);
+        if real.tick_ms != now_ms {
+            // Another one was set for an earlier time.
+            return;
+        }
         real.tick_ms = 0;
         real.owner.tick(now);
         let has_connections = !real.connections.is_empty();

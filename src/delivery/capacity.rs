@@ -91,8 +91,11 @@ pub struct Connection {
     pub destination: u32,
     pub link: Link,
     pub stage: Stage,
-    /// Jobs taken so far.
+    /// Jobs taken so far, and when the last was.
     pub taken: u32,
+    pub taken_at: Mono,
+    /// It takes no further job.
+    pub is_leaving: bool,
     generation: u32,
 }
 
@@ -146,7 +149,9 @@ impl Capacity {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let stage = Stage::Opening;
-        let connection = Connection { destination, link, stage, taken: 0, generation };
+        let (taken_at, is_leaving) = (Mono::ZERO, false);
+        let connection =
+            Connection { destination, link, stage, taken: 0, taken_at, is_leaving, generation };
         ConnId { index: self.connections.insert(connection) as u32, generation }
     }
 
@@ -227,6 +232,11 @@ impl Capacity {
             }
         }
         None
+    }
+
+    /// Whether destinations wait for connections.
+    pub fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
     /// The claim of the first destination that waits because the gate is closed.

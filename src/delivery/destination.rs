@@ -22,6 +22,7 @@ use crate::base::limits::CONNECT_HOLD_FIRST_MS;
 use crate::base::limits::CONNECT_HOLD_MAX_MS;
 use crate::base::limits::THROTTLE_FIRST_MS;
 use crate::base::limits::THROTTLE_MAX_MS;
+use crate::base::limits::TOKEN_MS;
 use crate::delivery::fair::ConnectionClass;
 use crate::delivery::fair::FairQueue;
 use crate::delivery::fair::Origin;
@@ -146,6 +147,21 @@ impl Counts {
     }
 }
 
+/// What a connection is for its destination and for its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    pub destination: Role,
+    pub outlet: Role,
+}
+
+impl Roles {
+    pub const PLAIN: Roles = Roles { destination: Role::Plain, outlet: Role::Plain };
+
+    pub fn is_probe(self) -> bool {
+        self != Roles::PLAIN
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub delivered: u64,
@@ -223,10 +239,17 @@ impl Outlet {
         }
     }
 
-    /// Whether mail has to wait for longer than a moment until it goes by this source.
-    fn rests(&self, now: Mono) -> Option<Mono> {
+    /// What keeps mail from this source for longer than a moment, and until when. A source whose backoff
+    /// is over takes one message, which finds out.
+    fn binds(&self, now: Mono) -> Option<(Binds, Option<Mono>)> {
         let suspended = Some(self.suspended_until).filter(|until| now < *until);
-        suspended.max(self.standing.rests(now))
+        match self.standing.health {
+            Health::BackingOff { until, .. } if suspended.is_none_or(|other| other < until) => {
+                Some((Binds::BackingOff, Some(until)))
+            }
+            Health::Probing { .. } if suspended.is_none() => Some((Binds::BackingOff, None)),
+            _ => suspended.map(|until| (Binds::Suspended, Some(until))),
+        }
     }
 }
 
@@ -308,7 +331,7 @@ impl Rate {
 pub struct Opening {
     pub class: ConnectionClass,
     pub outlet: u32,
-    pub role: Role,
+    pub roles: Roles,
     pub hop: Arc<Hop>,
     pub source: Option<Box<str>>,
 }
@@ -318,7 +341,7 @@ pub struct Opening {
 pub struct Link {
     pub class: ConnectionClass,
     pub outlet: u32,
-    pub role: Role,
+    pub roles: Roles,
     /// It never got as far as to ask for a job.
     pub is_opening: bool,
 }
@@ -340,7 +363,10 @@ pub struct Destination {
     queue: FairQueue<Box<Delivery>>,
     classes: Slab<LinkClass>,
     by_key: HashMap<ClassKey, u32>,
+    /// Of the last job: most jobs come with the same hop.
+    latest: Option<u32>,
     outlets: Vec<Outlet>,
+    by_source: HashMap<Option<Box<str>>, u32>,
     standing: Standing,
     window: Window,
     hold_until: Mono,
@@ -369,7 +395,9 @@ impl Destination {
             queue: FairQueue::default(),
             classes: Slab::new(),
             by_key: HashMap::new(),
+            latest: None,
             outlets: Vec::new(),
+            by_source: HashMap::new(),
             standing: Standing::default(),
             window: Window::new(window),
             hold_until: Mono::ZERO,
@@ -464,12 +492,7 @@ impl Destination {
 
     /// The next job for a connection, if one may start now.
     pub fn take(&mut self, link: &Link, now: Mono) -> Option<Box<Delivery>> {
-        let outlet = &self.outlets[link.outlet as usize];
-        let may = self.standing.admits(link.role)
-            && outlet.standing.admits(link.role)
-            && !self.is_resting(now)
-            && now >= outlet.suspended_until;
-        if !may || self.rate.free(now) == 0 {
+        if !self.is_fit(link, now) || self.is_resting(now) || self.rate.free(now) == 0 {
             return None;
         }
         let taken = self.queue.take(link.class)?;
@@ -477,17 +500,42 @@ impl Destination {
         Some(taken.job)
     }
 
+    /// The job that was taken then does not begin, and does not count.
+    pub fn untake(&mut self, then: Mono, now: Mono) {
+        if let Rate::Own(limit) = &mut self.rate {
+            limit.give_back(1, then.plus_ms(TOKEN_MS), now);
+        }
+    }
+
+    /// Whether health lets this connection be used.
+    fn is_fit(&self, link: &Link, now: Mono) -> bool {
+        let outlet = &self.outlets[link.outlet as usize];
+        self.standing.admits(link.roles.destination)
+            && outlet.standing.admits(link.roles.outlet)
+            && now >= outlet.suspended_until
+    }
+
     /// A job that the connection could carry, whatever limits there are: it is not sent.
     pub fn take_refused(&mut self, link: &Link) -> Option<Box<Delivery>> {
         self.queue.take(link.class).map(|taken| taken.job)
     }
 
-    /// Whether an idle connection of this class should be woken now.
-    pub fn wakes(&mut self, class: ConnectionClass, now: Mono) -> bool {
-        self.standing.is_working()
-            && !self.is_resting(now)
-            && self.queue.ready(class) > self.class_coming(class)
+    /// Whether mail waits for which an idle connection should be woken now.
+    pub fn wakes_any(&mut self, now: Mono) -> bool {
+        !self.is_resting(now)
+            && self.uncovered().next().is_some()
             && self.rate.free(now) as usize > self.counts.coming()
+    }
+
+    /// Whether it should be one of this class. If health keeps it from taking a job, it closes, and
+    /// makes room.
+    pub fn wakes(&self, class: ConnectionClass) -> bool {
+        self.queue.ready(class) > self.class_coming(class)
+    }
+
+    /// Whether jobs wait that this connection could carry.
+    pub fn has_mail(&self, link: &Link) -> bool {
+        self.queue.ready(link.class) > 0
     }
 
     /// Whether a connection of this destination should be opened now, if there is room for it.
@@ -502,7 +550,7 @@ impl Destination {
         };
         is_open
             && self.rate.free(now) as usize > self.counts.coming()
-            && self.uncovered_class().is_some()
+            && self.uncovered().next().is_some()
     }
 
     /// The connection to open now.
@@ -515,18 +563,42 @@ impl Destination {
         if !self.wants_connection(now) {
             return None;
         }
-        let class = self.uncovered_class()?;
+        let (class, outlet) = self.pick_class(sources, now, random)?;
         let hop = Arc::clone(&self.classes[class.0 as usize].hop);
-        let outlet = self.pick_outlet(hop.pool.as_deref(), sources, now, random)?;
-        let by_destination = self.standing.on_open();
-        let by_outlet = self.outlets[outlet as usize].standing.on_open();
-        if by_destination == Role::Probe {
+        let roles = Roles {
+            destination: self.standing.on_open(),
+            outlet: self.outlets[outlet as usize].standing.on_open(),
+        };
+        if roles.destination == Role::Probe {
             // What failed before the backoff was for jobs that are not in line any more.
             self.connects_failed = 0;
         }
-        let role = if by_destination == Role::Probe { by_destination } else { by_outlet };
         let source = self.outlets[outlet as usize].source.clone();
-        Some(Opening { class, outlet, role, hop, source })
+        Some(Opening { class, outlet, roles, hop, source })
+    }
+
+    /// Of the classes that need a connection and have a source for it the one with the fewest.
+    fn pick_class(
+        &mut self,
+        sources: &SourceTable,
+        now: Mono,
+        random: &mut Random,
+    ) -> Option<(ConnectionClass, u32)> {
+        let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
+        let mut classes: Vec<_> = self.uncovered().map(|class| (live(class), class)).collect();
+        classes.sort_unstable();
+        let mut blocked: Vec<Option<Box<str>>> = Vec::new();
+        for (_, class) in classes {
+            let pool = self.classes[class.0 as usize].key.pool.clone();
+            if blocked.contains(&pool) {
+                continue;
+            }
+            if let Some(outlet) = self.pick_outlet(pool.as_deref(), sources, now, random) {
+                return Some((class, outlet));
+            }
+            blocked.push(pool);
+        }
+        None
     }
 
     /// When, without any event, this destination may want something that it does not want now.
@@ -542,14 +614,25 @@ impl Destination {
         };
         later(self.hold_until);
         later(self.suspended_until);
+        self.slowed.into_iter().for_each(|(until, _)| later(until));
         if let Health::BackingOff { until, .. } = self.standing.health {
             later(until);
         }
         for outlet in &self.outlets {
             outlet.opens_at(now).into_iter().for_each(&mut later);
+            outlet.slowed.into_iter().for_each(|(until, _)| later(until));
         }
         self.rate.frees_at(now).into_iter().for_each(&mut later);
         next
+    }
+
+    /// When the first of the rests ends, after which homes may have places.
+    pub fn rest_ends(&self, now: Mono) -> Option<Mono> {
+        let standings = self.outlets.iter().map(|outlet| &outlet.standing);
+        let back_offs = standings.chain([&self.standing]).filter_map(|one| one.rests(now));
+        let suspensions = self.outlets.iter().map(|outlet| outlet.suspended_until);
+        let suspensions = suspensions.chain([self.suspended_until]).filter(|until| now < *until);
+        back_offs.chain(suspensions).min()
     }
 
     /// All that a connection has found out. The jobs that go home, if a backoff or a suspension begins.
@@ -568,10 +651,9 @@ impl Destination {
             Some(JobEnd::Lost) => self.counters.lost += 1,
             None => {}
         }
-        let is_probing = matches!(self.standing.health, Health::Probing { .. });
         match end.job {
             Some(JobEnd::Delivered | JobEnd::Refused) if !is_throttled => self.succeed(link),
-            Some(JobEnd::Deferred) if is_probing && !is_throttled => self.succeed(link),
+            Some(JobEnd::Deferred) if link.roles.is_probe() && !is_throttled => self.succeed(link),
             _ => {}
         }
         let mut begins = false;
@@ -620,19 +702,30 @@ impl Destination {
     ) -> bool {
         self.note(answer, "");
         self.counters.failures += 1;
-        if link.role == Role::Probe {
-            let terms = self.back_off();
-            let destination = self.standing.fail(link.role, &terms, now, random);
-            let outlet = &mut self.outlets[link.outlet as usize].standing;
-            return outlet.fail(link.role, &terms, now, random) || destination;
-        }
+        let terms = self.back_off();
         let outlet = &mut self.outlets[link.outlet as usize];
-        outlet
-            .window
-            .shrink_to(outlet.window.size - outlet.window.size.div_ceil(4).min(outlet.window.size));
-        outlet.throttle_ms = (outlet.throttle_ms * 2).clamp(THROTTLE_FIRST_MS, THROTTLE_MAX_MS);
-        let spread_ms = random.below(outlet.throttle_ms / 4);
-        outlet.quiet_until = now.plus_ms(outlet.throttle_ms + spread_ms);
+        let probes = [
+            (&mut self.standing, link.roles.destination),
+            (&mut outlet.standing, link.roles.outlet),
+        ];
+        let mut has_failed = false;
+        for (standing, role) in probes {
+            if role == Role::Probe && matches!(standing.health, Health::Probing { .. }) {
+                has_failed |= standing.fail(role, &terms, now, random);
+            }
+        }
+        if has_failed {
+            return true;
+        }
+        let size = outlet.window.size;
+        outlet.window.shrink_to(size - size.div_ceil(4));
+        // Those that come together count once.
+        if now >= outlet.quiet_until {
+            outlet.throttle_ms = (outlet.throttle_ms * 2).clamp(THROTTLE_FIRST_MS, THROTTLE_MAX_MS);
+        }
+        let spread_ms = random.below(outlet.throttle_ms / 4 + 1);
+        let until = now.plus_ms(outlet.throttle_ms + spread_ms);
+        outlet.quiet_until = outlet.quiet_until.max(until);
         false
     }
 
@@ -650,10 +743,11 @@ impl Destination {
             }
             RuleAction::Suspend { evidence, time, scope } => {
                 let until = now.plus(*time);
-                match scope {
-                    Blame::Destination => self.suspended_until = until,
-                    Blame::Source => outlet.suspended_until = until,
-                }
+                let suspended = match scope {
+                    Blame::Destination => &mut self.suspended_until,
+                    Blame::Source => &mut outlet.suspended_until,
+                };
+                *suspended = until.max(*suspended);
                 (evidence, true)
             }
         };
@@ -670,8 +764,8 @@ impl Destination {
         match &end.link {
             LinkEnd::Kept => false,
             LinkEnd::Closed => {
-                destination.on_probe_gone(link.role, now);
-                outlet.standing.on_probe_gone(link.role, now);
+                destination.on_probe_gone(link.roles.destination, now);
+                outlet.standing.on_probe_gone(link.roles.outlet, now);
                 false
             }
             LinkEnd::OurLimit(limit) => {
@@ -681,8 +775,8 @@ impl Destination {
                 self.lack = Some((*limit, pause_ms));
                 let until = now.plus_ms(pause_ms);
                 self.hold_until = self.hold_until.max(until);
-                destination.on_probe_gone(link.role, until);
-                outlet.standing.on_probe_gone(link.role, until);
+                destination.on_probe_gone(link.roles.destination, until);
+                outlet.standing.on_probe_gone(link.roles.outlet, until);
                 false
             }
             LinkEnd::Failed(failure) => {
@@ -697,23 +791,27 @@ impl Destination {
         self.counters.failures += 1;
         self.lack = None;
         let terms = self.back_off();
-        let hold_ms = CONNECT_HOLD_FIRST_MS << self.standing.failures().min(16);
+        let hold = |standing: &Standing| {
+            let hold_ms = CONNECT_HOLD_FIRST_MS << standing.failures().min(16);
+            now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS))
+        };
+        let Roles { destination: role, outlet: outlet_role } = link.roles;
         let outlet = &mut self.outlets[link.outlet as usize];
         match failure.blame {
             Blame::Source => {
-                outlet.quiet_until = now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS));
+                outlet.quiet_until = outlet.quiet_until.max(hold(&outlet.standing));
                 outlet.window.shrink_to(outlet.window.size / 2);
                 // The destination was reached, or nothing was found out about it.
-                self.standing.on_probe_gone(link.role, now);
-                outlet.standing.fail(link.role, &terms, now, random)
+                self.standing.on_probe_gone(role, now);
+                outlet.standing.fail(outlet_role, &terms, now, random)
             }
             Blame::Destination => {
-                outlet.standing.on_probe_gone(link.role, now);
+                outlet.standing.on_probe_gone(outlet_role, now);
                 if self.standing.is_working() {
                     self.window.shrink_to(self.window.size / 2);
-                    self.hold_until = now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS));
+                    self.hold_until = self.hold_until.max(hold(&self.standing));
                 }
-                self.standing.fail(link.role, &terms, now, random)
+                self.standing.fail(role, &terms, now, random)
             }
         }
     }
@@ -763,20 +861,28 @@ impl Destination {
     pub fn rests(&self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> bool {
         self.is_resting(now)
             || self.standing.rests(now).is_some()
-            || self.outlets_rest(pool, sources, now).is_some()
+            || matches!(self.pool_binds(pool, sources, now), Some((_, Some(until))) if now < until)
     }
 
-    /// Until when all sources of a pool rest.
-    fn outlets_rest(&self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> Option<Mono> {
-        let rests = |source: Option<&str>| {
-            let outlet = self.outlets.iter().find(|one| one.source.as_deref() == source)?;
-            outlet.rests(now)
+    /// What keeps mail from all sources of a pool, and until when: of the first that is free again.
+    fn pool_binds(
+        &self,
+        pool: Option<&str>,
+        sources: &SourceTable,
+        now: Mono,
+    ) -> Option<(Binds, Option<Mono>)> {
+        let of_source = |source: Option<&str>| {
+            let outlet = self.by_source.get(&source.map(Box::from))?;
+            self.outlets[*outlet as usize].binds(now)
         };
-        let Some(pool) = pool else { return rests(None) };
-        let mut first = None;
+        let Some(pool) = pool else { return of_source(None) };
+        let mut first: Option<(Binds, Option<Mono>)> = None;
         for (source, _) in sources.pool(pool).into_iter().flat_map(|pool| sources.members(pool)) {
-            let until = rests(Some(&source.name))?;
-            first = Some(first.map_or(until, |first: Mono| first.min(until)));
+            let one = of_source(Some(&source.name))?;
+            // `None`, of a probe, is before all others.
+            if first.is_none_or(|first| one.1 < first.1) {
+                first = Some(one);
+            }
         }
         first
     }
@@ -794,7 +900,10 @@ impl Destination {
             return self.opens(outlet, now).then_some(outlet);
         };
         // A pool that a reload has removed has no source: `connection` tells.
-        let Some(pool) = sources.pool(pool) else { return Some(self.outlet_of(Some(pool))) };
+        let Some(pool) = sources.pool(pool) else {
+            let outlet = self.outlet_of(Some(pool));
+            return self.opens(outlet, now).then_some(outlet);
+        };
         let mut free = Vec::new();
         for (source, weight) in sources.members(pool) {
             let outlet = self.outlet_of(Some(&source.name));
@@ -815,34 +924,49 @@ impl Destination {
     }
 
     fn outlet_of(&mut self, source: Option<&str>) -> u32 {
-        let known = self.outlets.iter().position(|one| one.source.as_deref() == source);
-        let place = known.unwrap_or_else(|| {
-            let window = self.policy.window_start.clamp(1, self.policy.connections_max.max(1));
-            self.outlets.push(Outlet {
-                source: source.map(Box::from),
-                window: Window::new(window),
-                standing: Standing::default(),
-                throttle_ms: 0,
-                quiet_until: Mono::ZERO,
-                suspended_until: Mono::ZERO,
-                slowed: None,
-                live: 0,
-            });
-            self.outlets.len() - 1
+        let source = source.map(Box::from);
+        if let Some(outlet) = self.by_source.get(&source) {
+            return *outlet;
+        }
+        let window = self.policy.window_start.clamp(1, self.policy.connections_max.max(1));
+        self.outlets.push(Outlet {
+            source: source.clone(),
+            window: Window::new(window),
+            standing: Standing::default(),
+            throttle_ms: 0,
+            quiet_until: Mono::ZERO,
+            suspended_until: Mono::ZERO,
+            slowed: None,
+            live: 0,
         });
-        place as u32
+        let outlet = self.outlets.len() as u32 - 1;
+        self.by_source.insert(source, outlet);
+        outlet
     }
 
     fn class_of(&mut self, hop: &Arc<Hop>) -> ConnectionClass {
-        let key = ClassKey::of(hop);
-        if let Some(class) = self.by_key.get(&key) {
-            self.classes[*class as usize].hop = Arc::clone(hop);
-            return ConnectionClass(*class);
+        let latest =
+            self.latest.and_then(|latest| Some((latest, self.classes.get(latest as usize)?)));
+        if let Some((latest, class)) = latest
+            && Arc::ptr_eq(&class.hop, hop)
+        {
+            return ConnectionClass(latest);
         }
-        let class = LinkClass { key: key.clone(), hop: Arc::clone(hop), counts: Counts::default() };
-        let index = self.classes.insert(class) as u32;
-        self.by_key.insert(key, index);
-        ConnectionClass(index)
+        let key = ClassKey::of(hop);
+        let class = match self.by_key.get(&key).copied() {
+            Some(class) => {
+                self.classes[class as usize].hop = Arc::clone(hop);
+                class
+            }
+            None => {
+                let (hop, counts) = (Arc::clone(hop), Counts::default());
+                let class = self.classes.insert(LinkClass { key: key.clone(), hop, counts }) as u32;
+                self.by_key.insert(key, class);
+                class
+            }
+        };
+        self.latest = Some(class);
+        ConnectionClass(class)
     }
 
     fn find_class(&self, hop: &Hop) -> Option<ConnectionClass> {
@@ -869,13 +993,11 @@ impl Destination {
         self.classes.get(class.0 as usize).map_or(0, |class| class.counts.coming())
     }
 
-    /// The class with more jobs than connections that come for them; of several the one with the
-    /// fewest connections.
-    fn uncovered_class(&self) -> Option<ConnectionClass> {
+    /// The classes with more jobs than connections that come for them.
+    fn uncovered(&self) -> impl Iterator<Item = ConnectionClass> {
         let classes = self.queue.ready_by_class();
         let uncovered = classes.filter(|(class, ready)| *ready > self.class_coming(*class));
-        let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
-        uncovered.map(|(class, _)| class).min_by_key(|class| live(*class))
+        uncovered.map(|(class, _)| class)
     }
 
     fn size(&self, now: Mono) -> u32 {
@@ -885,24 +1007,27 @@ impl Destination {
         }
     }
 
-    /// Whether a connection that asks for a job must make room.
+    /// Whether a connection that asks for a job, or is idle, must make room.
     pub fn must_close(&self, link: &Link, taken: u32, now: Mono) -> bool {
+        if !self.is_fit(link, now) || taken >= self.policy.messages_per_connection.max(1) {
+            return true;
+        }
         let outlet = &self.outlets[link.outlet as usize];
-        let keeps = match (self.standing.health, outlet.standing.health) {
-            (Health::Working, Health::Working) => {
-                self.counts.live() <= self.size(now).min(self.limit())
-                    && outlet.live <= outlet.limit(now)
-                    && now >= outlet.suspended_until
-            }
-            _ => link.role == Role::Probe,
-        };
+        if !self.standing.is_working() || !outlet.standing.is_working() {
+            // The probe is alone.
+            return false;
+        }
+        let (live, window) = (self.counts.live(), self.window(now));
+        if live > window || outlet.live > outlet.limit(now) {
+            return true;
+        }
+        let is_full = live >= window
+            || outlet.live >= outlet.limit(now)
+            || self.counts.all() >= self.limit() && self.counts.closing == 0;
         let own = &self.classes[link.class.0 as usize].counts;
-        let has_mail = self.queue.ready(link.class) > 0;
-        let is_full = self.counts.live() >= self.size(now).min(self.limit());
-        let gives_way = is_full
-            && (taken >= CLASS_TURN_MESSAGES && own.live() > 1 || !has_mail)
-            && self.uncovered_class().is_some_and(|class| class != link.class);
-        !keeps || taken >= self.policy.messages_per_connection.max(1) || gives_way
+        is_full
+            && (taken >= CLASS_TURN_MESSAGES && own.live() > 1 || !self.has_mail(link))
+            && self.uncovered().any(|class| class != link.class)
     }
 
     /// The one place that counts connections. `None`: it is new, or gone.
@@ -960,24 +1085,29 @@ impl Destination {
         self.queue.is_empty() && self.counts.all() == 0
     }
 
-    /// A backoff is over and no job has come that could be the probe.
-    pub fn awaits_probe(&self, now: Mono) -> bool {
-        let is_over = |standing: &Standing| matches!(standing.health, Health::BackingOff { until, .. } if until <= now);
-        self.queue.is_empty()
-            && (is_over(&self.standing) || self.outlets.iter().any(|one| is_over(&one.standing)))
+    /// A backoff may be over, and no job of the pool has come that could be the probe.
+    pub fn awaits_probe(&self, pool: Option<&str>) -> bool {
+        let has_jobs = |(index, class): (usize, &LinkClass)| {
+            class.key.pool.as_deref() == pool && self.queue.has_jobs(ConnectionClass(index as u32))
+        };
+        self.queue.is_empty() || !self.classes.iter().any(has_jobs)
     }
 
-    /// Until when something about it must be remembered, beyond the usual time.
-    pub fn is_worth_keeping_until(&mut self, now: Mono) -> Mono {
+    /// Until when something about it must be remembered, beyond the usual time. When there is no room,
+    /// how long it has been failing does not count: the next attempt tells.
+    pub fn is_worth_keeping_until(&mut self, is_full: bool, now: Mono) -> Mono {
         let mut until = self.suspended_until;
-        if let Health::BackingOff { until: back_off, .. } = self.standing.health {
-            until = until.max(back_off.plus(self.policy.back_off_max));
-        }
+        let back_off_max = self.policy.back_off_max;
+        let mut later = |standing: &Standing| match standing.health {
+            Health::BackingOff { until: back_off, .. } if !is_full => {
+                until = until.max(back_off.plus(back_off_max));
+            }
+            _ => {}
+        };
+        later(&self.standing);
+        self.outlets.iter().for_each(|outlet| later(&outlet.standing));
         for outlet in &self.outlets {
             until = until.max(outlet.quiet_until).max(outlet.suspended_until);
-            if let Health::BackingOff { until: back_off, .. } = outlet.standing.health {
-                until = until.max(back_off);
-            }
         }
         match &mut self.rate {
             Rate::Own(limit) => until.max(limit.empties_at(now)),
@@ -1015,8 +1145,8 @@ impl Destination {
             Health::Probing { .. } => return (Binds::BackingOff, None),
             Health::Working => {}
         }
-        if let Some(until) = self.outlets_rest(pool, sources, now) {
-            return (Binds::BackingOff, Some(until));
+        if let Some(binds) = self.pool_binds(pool, sources, now) {
+            return binds;
         }
         if let Some((limit, _)) = self.lack
             && now < self.hold_until

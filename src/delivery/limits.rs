@@ -48,6 +48,16 @@ pub enum Users {
     Shards,
 }
 
+impl Users {
+    /// A token may be used that much later than it was counted.
+    const fn longer_ms(self) -> u64 {
+        match self {
+            Users::OneShard => 0,
+            Users::Shards => TOKEN_MS,
+        }
+    }
+}
+
 /// The rates of one destination, source or tenant, and what was sent under them.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
@@ -90,6 +100,22 @@ impl RateLimit {
             if let Some(before) = old.iter().find(|before| before.span_ms == window.span_ms) {
                 *window = Window { limit: window.limit, ..before.clone() };
             }
+        }
+    }
+
+    /// Others use it from now on. What was sent before still counts.
+    pub fn set_users(&mut self, users: Users, now: Mono) {
+        if self.users == users {
+            return;
+        }
+        self.users = users;
+        for window in &mut self.windows {
+            let mut fresh = Window::new(window.limit, window.span_ms, users.longer_ms());
+            window.roll(now);
+            for slice in window.stored(now).slices {
+                fresh.count_aged(slice.count, slice.age_ms, now);
+            }
+            *window = fresh;
         }
     }
 
@@ -207,10 +233,8 @@ fn windows(rates: &Rates, users: Users) -> Vec<Window> {
         (rates.per_hour, HOUR_MS),
         (rates.per_day, DAY_MS),
     ];
-    // A token may be used that much later than it was counted.
-    let longer_ms = if users == Users::Shards { TOKEN_MS } else { 0 };
     let limited = spans.into_iter().filter_map(|(limit, span_ms)| Some((limit?, span_ms)));
-    limited.map(|(limit, span_ms)| Window::new(limit, span_ms, longer_ms)).collect()
+    limited.map(|(limit, span_ms)| Window::new(limit, span_ms, users.longer_ms())).collect()
 }
 
 /// Messages in a sliding span of time, counted in slices.

@@ -42,18 +42,20 @@ use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::Link;
 use crate::delivery::destination::LinkEnd;
+use crate::delivery::destination::Place;
 use crate::delivery::destination::Rate;
+use crate::delivery::destination::Roles;
 use crate::delivery::destination::SentBack;
 use crate::delivery::fair::Slot;
 use crate::delivery::flow_hash::FlowHasher;
 use crate::delivery::grant::Grants;
-use crate::delivery::health::Role;
 use crate::delivery::limits::Keeping;
 use crate::delivery::limits::RateLimit;
 use crate::delivery::limits::Tokens;
 use crate::delivery::limits::Users;
 use crate::delivery::pace::Pace;
 use crate::delivery::stripe;
+use crate::delivery::stripe::Share;
 use crate::delivery::stripe::Shares;
 use crate::delivery::stripe::Used;
 use crate::handoff::frame::Hop;
@@ -73,6 +75,14 @@ use crate::route::HostPort;
 const TURN_MESSAGES: u32 = 10;
 /// Idle destinations looked at for one that may be forgotten.
 const FORGET_TRIES: usize = 16;
+/// More destinations than that are forgotten after `IDLE_CROWDED_MS`.
+const CROWD: usize = 10_000;
+const IDLE_CROWDED_MS: u64 = 10_000;
+/// How often `tick` is wanted while something waits that no event tells of.
+const TICK_MS: u64 = 20;
+/// How long nothing is dialled for want of our own resources: doubled up to the most.
+const LACK_FIRST_MS: u64 = 20;
+const LACK_MAX_MS: u64 = 1000;
 /// Destinations whose policy is looked up again in one step after a reload.
 const RELOADED_PER_TICK: usize = 256;
 /// How often a member of a striped destination tells what it uses, while that changes.
@@ -141,6 +151,10 @@ pub(super) struct Entry {
     pub(super) pace: Pace,
     pub(super) grants: Grants,
     generation: u32,
+    /// Of the policy that it follows.
+    policy_number: u32,
+    /// This shard is an owner of the destination. If not, its jobs go to another one.
+    is_here: bool,
     /// Idle connections, the latest last: it is reused first, so that the others may go.
     idle: Vec<ConnId>,
     request: Option<Request>,
@@ -174,10 +188,15 @@ pub struct Owner {
     me: ShardId,
     shards: usize,
     pub(super) policy: Arc<DeliveryPolicy>,
+    policy_number: u32,
     hasher: FlowHasher,
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
     by_name: HashMap<Box<str>, u32>,
+    /// Destinations that are striped, by their keys in frames.
+    members: HashMap<u64, u32>,
+    /// Destinations with connections.
+    active: usize,
     jobs: HashMap<JobRef, Whereabouts>,
     pub(super) capacity: Capacity,
     timers: BTreeSet<(Mono, u32)>,
@@ -193,6 +212,10 @@ pub struct Owner {
     generation: u32,
     random: Random,
     is_closing: bool,
+    /// Nothing is dialled before, and how long the last such pause was.
+    dials_at: Mono,
+    lack_ms: u64,
+    ticked: Mono,
     effects: Vec<OwnerEffect>,
 }
 
@@ -202,10 +225,13 @@ impl Owner {
             me: parts.me,
             shards: parts.shards,
             policy: parts.policy,
+            policy_number: 0,
             hasher: parts.hasher,
             gate: parts.gate,
             entries: Slab::new(),
             by_name: HashMap::new(),
+            members: HashMap::new(),
+            active: 0,
             jobs: HashMap::new(),
             capacity: Capacity::default(),
             timers: BTreeSet::new(),
@@ -218,6 +244,9 @@ impl Owner {
             generation: 0,
             random: Random::new(parts.seed),
             is_closing: false,
+            dials_at: Mono::ZERO,
+            lack_ms: 0,
+            ticked: Mono::ZERO,
             effects: Vec::new(),
         }
     }
@@ -241,13 +270,19 @@ impl Owner {
 
     /// When something may have to be done without an event.
     pub fn next_wake(&self) -> Option<Mono> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let waits = self.capacity.has_requests() && !self.is_closing;
+        let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
+        let tick = has_work.then(|| self.ticked.plus_ms(TICK_MS));
+        let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
+        [timer, tick, idle].into_iter().flatten().min()
     }
 
     /// A reload: the policies of destinations follow in steps, at ticks.
     pub fn replace_policy(&mut self, policy: Arc<DeliveryPolicy>) {
         self.gate.set_max(policy.connections_max);
         self.policy = policy;
+        self.policy_number += 1;
         self.reloading = Some(0);
     }
 
@@ -274,12 +309,16 @@ impl Owner {
         if self.is_closing {
             return self.return_job(delivery, Returned::Closing);
         }
+        let (job, home, target) = (delivery.job, delivery.home, delivery.flow.target);
         let Some(index) = self.entry_of(&delivery.hop, now) else {
-            return self.return_job(delivery, Returned::NoPlaces);
+            self.return_job(delivery, Returned::NoPlaces);
+            return self.send_grant(home, target, (0, 0), GrantState::default());
         };
         let entry = &mut self.entries[index as usize];
-        entry.grants.meet(delivery.flow.target, delivery.hop.pool.as_deref(), delivery.home);
-        let (job, home, target) = (delivery.job, delivery.home, delivery.flow.target);
+        if !entry.is_here {
+            return self.return_job(delivery, Returned::NotHere);
+        }
+        entry.grants.meet(target, delivery.hop.pool.as_deref(), (home, now));
         match entry.destination.push(delivery, (&self.policy.sources, now)) {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
@@ -302,9 +341,9 @@ impl Owner {
             return self.send_grant(home, target, (0, 0), GrantState::default());
         };
         let grants = &mut self.entries[index as usize].grants;
-        grants.want(target, hop.pool.as_deref(), home, (jobs, flows));
-        self.touched.insert(index);
+        grants.want(target, hop.pool.as_deref(), (home, now), (jobs, flows));
         self.grant(index, now);
+        self.refresh(index, now);
         self.pump(now);
     }
 
@@ -329,6 +368,7 @@ impl Owner {
 
     /// The connection is open and the server ready for a message.
     pub fn connected(&mut self, conn: ConnId, now: Mono) {
+        self.lack_ms = 0;
         if let Some(index) = self.set_stage(conn, Stage::Asking) {
             self.refresh(index, now);
         }
@@ -338,13 +378,14 @@ impl Owner {
     pub fn take(&mut self, conn: ConnId, now: Mono) -> Take {
         let Some(connection) = self.capacity.get(conn) else { return Take::Close };
         let (index, link, taken) = (connection.destination, connection.link, connection.taken);
+        let is_leaving = connection.is_leaving || self.is_closing;
         let is_over = match connection.stage {
             Stage::Closing => return Take::Close,
             Stage::Busy(_) => panic!("a connection asks for a job while it has one"),
             Stage::Idle { until, .. } => until <= now,
             Stage::Opening | Stage::Asking => false,
         };
-        if is_over || self.is_closing || self.must_close(index, &link, taken, now) {
+        if is_over || is_leaving || self.must_close(index, &link, taken, now) {
             return self.close_connection(conn, now);
         }
         let destination = &mut self.entries[index as usize].destination;
@@ -355,16 +396,24 @@ impl Owner {
                 self.jobs.insert(job, Whereabouts::Taken);
                 if let Some(connection) = self.capacity.get_mut(conn) {
                     connection.taken += 1;
+                    connection.taken_at = now;
                 }
                 self.set_stage(conn, Stage::Busy(job));
-                let entry = &mut self.entries[index as usize];
-                if entry.grants.begun(now) {
-                    self.touched.insert(index);
-                }
+                self.entries[index as usize].grants.begun(now);
                 Take::Job(delivery)
             }
-            None if idle_reuse == Duration::ZERO => return self.close_connection(conn, now),
+            // A probe without mail finds out nothing, and others wait for its place.
+            None if idle_reuse == Duration::ZERO
+                || self.capacity.waiting().is_some()
+                || link.roles.is_probe() && !destination.has_mail(&link) =>
+            {
+                return self.close_connection(conn, now);
+            }
             None => {
+                if destination.has_mail(&link) {
+                    // Its homes hear what binds.
+                    self.touched.insert(index);
+                }
                 let until = now.plus(idle_reuse);
                 self.set_stage(conn, Stage::Idle { since: now, until });
                 Take::IdleUntil(until)
@@ -377,7 +426,9 @@ impl Owner {
     /// A job that a connection took does not begin: its home gets it back, and the connection asks again.
     pub fn give_back(&mut self, conn: ConnId, delivery: Box<Delivery>, why: Returned, now: Mono) {
         self.return_job(delivery, why);
+        let taken_at = self.capacity.get(conn).map_or(now, |connection| connection.taken_at);
         if let Some(index) = self.set_stage(conn, Stage::Asking) {
+            self.entries[index as usize].destination.untake(taken_at, now);
             self.refresh(index, now);
         }
     }
@@ -394,21 +445,34 @@ impl Owner {
         if matches!(end.job, Some(job) if job != JobEnd::Lost) {
             entry.pace.count(now);
         }
+        let was_in_trouble = entry.destination.is_in_trouble();
         let back =
             entry.destination.ended(&link, end, (&self.policy.sources, now), &mut self.random);
-        let has_answer = end.job.is_some() && end.asks_for_less.is_none();
+        let is_plain =
+            end.action.is_none() && end.asks_for_less.is_none() && !link.roles.is_probe();
         match end.link {
             LinkEnd::Kept => {
-                if let Some(connection) = self.capacity.get_mut(conn)
-                    && has_answer
-                {
-                    connection.link.role = Role::Plain;
+                if let Some(connection) = self.capacity.get_mut(conn) {
+                    connection.is_leaving |= end.asks_for_less.is_some();
+                    if end.job.is_some() {
+                        connection.link.roles = Roles::PLAIN;
+                    }
                 }
                 self.set_stage(conn, Stage::Asking);
+                if was_in_trouble || !is_plain {
+                    self.touched.insert(index);
+                }
             }
             LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::OurLimit(_) => {
                 self.forget_connection(conn);
+                self.touched.insert(index);
             }
+        }
+        if let LinkEnd::OurLimit(_) = end.link
+            && self.dials_at <= now
+        {
+            self.lack_ms = (2 * self.lack_ms).clamp(LACK_FIRST_MS, LACK_MAX_MS);
+            self.dials_at = now.plus_ms(self.lack_ms);
         }
         self.send_back(index, back, now);
         self.refresh(index, now);
@@ -428,6 +492,7 @@ impl Owner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Mono) {
+        self.ticked = now;
         while let Some((at, index)) = self.timers.first().copied()
             && at <= now
         {
@@ -452,20 +517,13 @@ impl Owner {
     fn grant(&mut self, index: u32, now: Mono) {
         let Entry { destination, grants, .. } = &mut self.entries[index as usize];
         let sources = &self.policy.sources;
-        let window = destination.window(now);
-        let flows = destination.flows() as u32;
-        let probes = destination.awaits_probe(now);
+        let places_for = (destination.window(now), destination.flows() as u32);
         let mut told = Vec::new();
-        grants.reckon(
-            (window, flows, probes),
-            now,
-            |pool| destination.state(pool, sources, now),
-            &mut told,
-        );
-        let next = grants.next_change();
-        if next.is_some() || probes {
-            self.touched.insert(index);
-        }
+        let mut state_of = |pool: Option<&str>| {
+            (destination.state(pool, sources, now), destination.awaits_probe(pool))
+        };
+        grants.reckon(places_for, now, &mut state_of, &mut told);
+        self.set_timer(index, now);
         for one in told {
             self.send_grant(one.home, one.target, (one.total, one.per_flow), one.state);
         }
@@ -526,7 +584,7 @@ impl Owner {
 
     /// Opens the connections for which there is room.
     fn pump(&mut self, now: Mono) {
-        while !self.is_closing {
+        while !self.is_closing && self.dials_at <= now {
             let Some((_, _, index)) = self.capacity.next_request(&self.gate) else {
                 if let Some(conn) = self.capacity.evict() {
                     self.close_connection(conn, now);
@@ -546,15 +604,11 @@ impl Owner {
             let link = Link {
                 class: opening.class,
                 outlet: opening.outlet,
-                role: opening.role,
+                roles: opening.roles,
                 is_opening: true,
             };
             let conn = self.capacity.add(index, link);
-            self.entries[index as usize].destination.shift(
-                &link,
-                None,
-                Some(Stage::Opening.place()),
-            );
+            self.shift(index, &link, None, Some(Stage::Opening.place()));
             let (hop, source) = (opening.hop, opening.source);
             self.effects.push(OwnerEffect::Open { conn, hop, source });
             self.refresh(index, now);
@@ -568,8 +622,8 @@ impl Owner {
             return true;
         }
         let Some(waiting) = self.capacity.waiting() else { return false };
-        let active = self.entries.iter().filter(|(_, one)| one.destination.counts.live() > 0);
-        let fair = (self.gate.max() as usize / self.shards.max(1) / active.count().max(1)).max(1);
+        let own = self.gate.max() as usize / self.shards.max(1);
+        let fair = (own / self.active.max(1)).max(1);
         destination.counts.live() as usize > fair
             || waiting == Claim::First && taken >= TURN_MESSAGES
     }
@@ -586,10 +640,12 @@ impl Owner {
         let before = self.capacity.set(conn, stage)?;
         let connection = self.capacity.get(conn)?;
         let (index, link) = (connection.destination, connection.link);
+        self.shift(index, &link, Some(before.place()), Some(stage.place()));
         let entry = &mut self.entries[index as usize];
-        entry.destination.shift(&link, Some(before.place()), Some(stage.place()));
-        if let Stage::Idle { .. } = before {
-            entry.idle.retain(|other| *other != conn);
+        if let Stage::Idle { .. } = before
+            && let Some(place) = entry.idle.iter().rposition(|other| *other == conn)
+        {
+            entry.idle.remove(place);
         }
         if let Stage::Idle { .. } = stage {
             entry.idle.push(conn);
@@ -597,13 +653,20 @@ impl Owner {
         Some(index)
     }
 
+    fn shift(&mut self, index: u32, link: &Link, from: Option<Place>, to: Option<Place>) {
+        let destination = &mut self.entries[index as usize].destination;
+        self.active -= usize::from(destination.counts.live() > 0);
+        destination.shift(link, from, to);
+        self.active += usize::from(destination.counts.live() > 0);
+    }
+
     fn forget_connection(&mut self, conn: ConnId) {
         if matches!(self.capacity.get(conn), Some(one) if matches!(one.stage, Stage::Idle { .. })) {
             self.set_stage(conn, Stage::Asking);
         }
         let Some(connection) = self.capacity.remove(conn, &self.gate) else { return };
-        let destination = &mut self.entries[connection.destination as usize].destination;
-        destination.shift(&connection.link, Some(connection.stage.place()), None);
+        let place = connection.stage.place();
+        self.shift(connection.destination, &connection.link, Some(place), None);
     }
 
     /// Brings all lists in line with what the destination wants now. Called after everything that
@@ -621,33 +684,64 @@ impl Owner {
         match (entry.destination.is_idle(), entry.idle_since) {
             (true, None) => {
                 entry.idle_since = Some(now);
-                self.idle.push_back((index, entry.generation, now));
+                let generation = entry.generation;
+                self.note_idle(index, generation, now);
             }
             (false, Some(_)) => entry.idle_since = None,
             _ => {}
         }
-        if self.entries[index as usize].member.is_some() {
+        let Entry { destination, grants, member, .. } = &mut self.entries[index as usize];
+        let (window, flows) = (destination.window(now), destination.flows() as u32);
+        if grants.is_stale(window, flows, now) || member.is_some() {
             self.touched.insert(index);
         }
+    }
+
+    fn note_idle(&mut self, index: u32, generation: u32, now: Mono) {
+        if self.idle.len() > 2 * self.entries.len() + 64 {
+            let entries = &self.entries;
+            self.idle.retain(|(index, generation, since)| {
+                entries.get(*index as usize).is_some_and(|entry| {
+                    entry.generation == *generation && entry.idle_since == Some(*since)
+                })
+            });
+        }
+        self.idle.push_back((index, generation, now));
     }
 
     fn wake_idle(&mut self, index: u32, now: Mono) {
         // The latest first; those of other connection classes stay idle.
         let mut place = self.entries[index as usize].idle.len();
-        while place > 0 {
+        while place > 0 && self.entries[index as usize].destination.wakes_any(now) {
             place -= 1;
             let conn = self.entries[index as usize].idle[place];
             let Some(class) = self.capacity.get(conn).map(|one| one.link.class) else { continue };
-            if self.entries[index as usize].destination.wakes(class, now) {
+            if self.entries[index as usize].destination.wakes(class) {
                 self.set_stage(conn, Stage::Asking);
                 self.effects.push(OwnerEffect::Wake { conn });
             }
+        }
+        // The oldest makes room if it has to. When it has closed, the next one does.
+        let Entry { destination, idle, .. } = &self.entries[index as usize];
+        let Some(conn) = idle.first().copied().filter(|_| destination.counts.asking == 0) else {
+            return;
+        };
+        let link = self.capacity.get(conn).map(|one| one.link);
+        if link.is_some_and(|link| destination.must_close(&link, 0, now)) {
+            self.set_stage(conn, Stage::Asking);
+            self.effects.push(OwnerEffect::Wake { conn });
         }
     }
 
     fn set_timer(&mut self, index: u32, now: Mono) {
         let entry = &mut self.entries[index as usize];
-        let timer = entry.destination.next_change(now);
+        let rest_ends = entry.destination.rest_ends(now);
+        // Homes that have mail and no places hear when it is over.
+        let rest_ends = rest_ends.filter(|_| entry.grants.waiting() > 0);
+        let probe = entry.grants.next_change().filter(|at| now < *at);
+        let change = entry.destination.next_change(now);
+        let timer = [change, rest_ends, probe].into_iter().flatten().min();
+        let timer = timer.filter(|at| *at < Mono::NEVER);
         let before = std::mem::replace(&mut entry.timer, timer);
         if before != timer {
             if let Some(at) = before {
@@ -661,9 +755,16 @@ impl Owner {
     fn entry_of(&mut self, hop: &Arc<Hop>, now: Mono) -> Option<u32> {
         if let Some(index) = self.by_name.get(&hop.destination).copied() {
             let entry = &mut self.entries[index as usize];
-            if !Arc::ptr_eq(&entry.hop, hop) {
-                entry.hop = Arc::clone(hop);
+            let is_known = Arc::ptr_eq(&entry.hop, hop);
+            if entry.policy_number != self.policy_number {
                 self.apply_policy(index, now);
+            }
+            if !is_known {
+                self.entries[index as usize].hop = Arc::clone(hop);
+                // What one hop is paused by, other hops do not resume.
+                if !self.entries[index as usize].destination.is_paused() && self.is_paused(hop) {
+                    self.set_paused(index, true, now);
+                }
             }
             return Some(index);
         }
@@ -672,21 +773,12 @@ impl Owner {
         }
         let policy = self.policy_for(hop);
         let stripes = stripe::count(&policy, self.shards);
+        let key = self.hasher.destination(&hop.destination, None);
         let lead = stripe::lead(&hop.destination, self.shards);
-        let member = (stripes > 1).then(|| Member {
-            key: self.hasher.destination(&hop.destination, None),
-            lead,
-            number: 0,
-            told: None,
-            told_at: Mono::ZERO,
-        });
-        let rate = match &member {
-            Some(_) if policy.rates.is_limited() => Rate::Tokens(Tokens::default()),
-            _ => Rate::Own(RateLimit::new(&policy.rates, Keeping::InMemory, Users::OneShard)),
-        };
+        // Others may have connections yet if it was striped, or if this shard is not the only owner.
+        let is_member = stripes > 1 || self.me != lead || self.leads.contains_key(&key);
+        let rate = Rate::Own(RateLimit::new(&policy.rates, Keeping::InMemory, Users::OneShard));
         let mut destination = Destination::new(&hop.destination, policy, rate);
-        // A member has no connections until the lead gives it some.
-        destination.set_share(member.as_ref().map(|_| 0));
         destination.pause(self.is_paused(hop));
         self.generation = self.generation.wrapping_add(1);
         let index = self.entries.insert(Entry {
@@ -695,15 +787,55 @@ impl Owner {
             pace: Pace::default(),
             grants: Grants::default(),
             generation: self.generation,
+            policy_number: self.policy_number,
+            is_here: self.is_owner(lead, stripes),
             idle: Vec::new(),
             request: None,
             timer: None,
             idle_since: None,
-            member,
+            member: None,
             is_resting: false,
         }) as u32;
         self.by_name.insert(hop.destination.clone(), index);
+        if is_member {
+            self.become_member(index, now);
+        }
         Some(index)
+    }
+
+    fn is_owner(&self, lead: ShardId, stripes: u32) -> bool {
+        stripe::owner(lead, stripes, self.me, self.shards) == self.me
+    }
+
+    /// The destination has several owners from now on. It stays so until it is forgotten: the others
+    /// may have connections for long.
+    fn become_member(&mut self, index: u32, now: Mono) {
+        let entry = &mut self.entries[index as usize];
+        let lead = stripe::lead(&entry.hop.destination, self.shards);
+        let key = self.hasher.destination(&entry.hop.destination, None);
+        let destination = &mut entry.destination;
+        let connections = destination.counts.all();
+        // Without any it has none until the lead gives it some.
+        destination.set_share(Some(connections));
+        let policy = Arc::clone(destination.policy());
+        let before = std::mem::replace(&mut destination.rate, shared_rate(&policy));
+        let (number, told, told_at) = (0, None, Mono::ZERO);
+        entry.member = Some(Member { key, lead, number, told, told_at });
+        self.members.insert(key, index);
+        self.touched.insert(index);
+        if let Rate::Own(mut limit) = before
+            && lead == self.me
+            && !self.leads.contains_key(&key)
+        {
+            limit.set_users(Users::Shards, now);
+            limit.set_rates(&policy.rates);
+            let mut shares = Shares::new(policy.connections_max, self.share_number);
+            let used = Used { number: 0, connections, wanted: connections };
+            let changed = shares.on_used(self.me, used);
+            self.share_number = self.share_number.max(shares.number());
+            self.leads.insert(key, Lead { shares, limit, used_at: now });
+            self.send_shares(key, changed);
+        }
     }
 
     fn policy_for(&self, hop: &Hop) -> Arc<DestinationPolicy> {
@@ -714,15 +846,29 @@ impl Owner {
     fn apply_policy(&mut self, index: u32, now: Mono) {
         let hop = Arc::clone(&self.entries[index as usize].hop);
         let policy = self.policy_for(&hop);
-        let is_paused = self.is_paused(&hop);
-        let destination = &mut self.entries[index as usize].destination;
+        let stripes = stripe::count(&policy, self.shards);
+        let lead = stripe::lead(&hop.destination, self.shards);
+        let is_here = self.is_owner(lead, stripes);
+        let entry = &mut self.entries[index as usize];
+        (entry.policy_number, entry.is_here) = (self.policy_number, is_here);
+        let is_member = entry.member.is_some();
+        let destination = &mut entry.destination;
         if *destination.policy() != policy {
+            let is_limited = matches!(destination.rate, Rate::Tokens(_));
+            if is_member && is_limited != policy.rates.is_limited() {
+                destination.rate = shared_rate(&policy);
+            }
             destination.set_policy(policy);
-            self.touched.insert(index);
         }
-        if destination.is_paused() != is_paused {
-            self.set_paused(index, is_paused, now);
+        if !is_here {
+            for sent_back in destination.drain() {
+                self.return_job(sent_back.delivery, Returned::NotHere);
+            }
         }
+        if stripes > 1 && !is_member {
+            self.become_member(index, now);
+        }
+        self.touched.insert(index);
         self.refresh(index, now);
     }
 
@@ -829,8 +975,16 @@ impl Owner {
     /// To the lead: what a member uses of a striped destination.
     pub fn used(&mut self, key: u64, from: ShardId, (hop, used): (&Hop, Used), now: Mono) {
         let policy = self.policy_for(hop);
-        if self.leads.len() >= DESTINATIONS_MAX && !self.leads.contains_key(&key) {
-            self.forget_leads(now);
+        if !self.leads.contains_key(&key) {
+            if self.leads.len() >= DESTINATIONS_MAX {
+                self.forget_leads(now);
+            }
+            // Until now this shard was the only owner: what it has counts first.
+            if let Some(index) = self.by_name.get(&hop.destination).copied()
+                && self.entries[index as usize].member.is_none()
+            {
+                self.become_member(index, now);
+            }
         }
         let (number, users) = (self.share_number, Users::Shards);
         let lead = self.leads.entry(key).or_insert_with(|| Lead {
@@ -843,6 +997,10 @@ impl Owner {
         let mut changed = lead.shares.set_limit(policy.connections_max);
         changed.extend(lead.shares.on_used(from, used));
         self.share_number = self.share_number.max(lead.shares.number());
+        self.send_shares(key, changed);
+    }
+
+    fn send_shares(&mut self, key: u64, changed: Vec<Share>) {
         for share in changed {
             let (number, connections) = (share.number, share.connections);
             let frame = Frame::Share { target: key, number, connections };
@@ -852,15 +1010,12 @@ impl Owner {
 
     /// To a member: the connections that it may have.
     pub fn share(&mut self, key: u64, number: u32, connections: u32, now: Mono) {
-        let is_it = |entry: &Entry| entry.member.as_ref().is_some_and(|member| member.key == key);
-        let Some((index, entry)) = self.entries.iter_mut().find(|(_, entry)| is_it(entry)) else {
-            return;
-        };
+        let Some(index) = self.members.get(&key).copied() else { return };
+        let entry = &mut self.entries[index as usize];
         if let Some(member) = &mut entry.member {
             member.number = number;
         }
         entry.destination.set_share(Some(connections));
-        let index = index as u32;
         self.touched.insert(index);
         self.refresh(index, now);
         self.pump(now);
@@ -877,14 +1032,10 @@ impl Owner {
 
     /// To a member: tokens.
     pub fn allow(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
-        let is_it = |entry: &Entry| entry.member.as_ref().is_some_and(|member| member.key == key);
-        let Some((index, entry)) = self.entries.iter_mut().find(|(_, entry)| is_it(entry)) else {
-            return;
-        };
-        if let Rate::Tokens(held) = &mut entry.destination.rate {
+        let Some(index) = self.members.get(&key).copied() else { return };
+        if let Rate::Tokens(held) = &mut self.entries[index as usize].destination.rate {
             held.on_allow(tokens, until);
         }
-        let index = index as u32;
         self.refresh(index, now);
         self.pump(now);
     }
@@ -904,13 +1055,17 @@ impl Owner {
         });
     }
 
+    fn idle_ms(&self) -> u64 {
+        if self.entries.len() > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
+    }
+
     /// Forgets destinations that have been idle for long.
     fn forget_idle(&mut self, now: Mono) {
         while let Some((index, generation, since)) = self.idle.front().copied()
-            && now.ms_since(since) >= DESTINATION_IDLE_MS
+            && now.ms_since(since) >= self.idle_ms()
         {
             self.idle.pop_front();
-            self.forget_or_keep((index, generation, since), now);
+            self.forget_or_keep((index, generation, since), false, now);
         }
     }
 
@@ -918,7 +1073,7 @@ impl Owner {
     fn forget_oldest(&mut self, now: Mono) -> bool {
         for _ in 0..FORGET_TRIES {
             let Some(idle) = self.idle.pop_front() else { return false };
-            if self.forget_or_keep(idle, now) {
+            if self.forget_or_keep(idle, true, now) {
                 return true;
             }
         }
@@ -926,13 +1081,25 @@ impl Owner {
     }
 
     /// A destination of which something must be remembered goes to the end of the line.
-    fn forget_or_keep(&mut self, (index, generation, since): (u32, u32, Mono), now: Mono) -> bool {
+    fn forget_or_keep(
+        &mut self,
+        (index, generation, since): (u32, u32, Mono),
+        is_full: bool,
+        now: Mono,
+    ) -> bool {
         let is_it =
             |entry: &Entry| entry.generation == generation && entry.idle_since == Some(since);
         let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| is_it(entry)) else {
             return false;
         };
-        if entry.destination.is_worth_keeping_until(now) > now {
+        // The lead must hear that it has nothing any more.
+        let holds = |member: &Member| {
+            let idle = Used { number: member.number, ..Used::default() };
+            member.told.is_some_and(|told| told != idle)
+        };
+        if entry.member.as_ref().is_some_and(holds)
+            || entry.destination.is_worth_keeping_until(is_full, now) > now
+        {
             entry.idle_since = Some(now);
             self.idle.push_back((index, generation, now));
             return false;
@@ -941,9 +1108,21 @@ impl Owner {
         if let Some(at) = entry.timer {
             self.timers.remove(&(at, index));
         }
+        self.capacity.request(entry.request, index, None);
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
+        if let Some(member) = entry.member {
+            self.members.remove(&member.key);
+        }
         true
+    }
+}
+
+/// What counts the messages of a member: tokens, or nothing if no rate is set.
+fn shared_rate(policy: &DestinationPolicy) -> Rate {
+    match policy.rates.is_limited() {
+        true => Rate::Tokens(Tokens::default()),
+        false => Rate::Own(RateLimit::new(&policy.rates, Keeping::InMemory, Users::OneShard)),
     }
 }
 

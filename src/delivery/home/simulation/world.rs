@@ -593,7 +593,7 @@ impl World {
             }
             What::Landed { owner, home, job, target, end } => {
                 self.at_owner(owner, |model, at, peer, random| {
-                    model.on_landed((home, job, target), end, at, peer, random)
+                    model.on_landed(((home, job, target), end), at, peer, random)
                 });
             }
             What::Later { owner, target } => {

@@ -32,6 +32,10 @@ pub const WANT_EVERY: Duration = Duration::from_secs(5);
 /// How long mail waits in memory for a destination without places before it is filed.
 pub const ZERO_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long nothing goes to an owner that has just returned a job.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = WANT_EVERY;
+
 /// Jobs of one flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
@@ -59,6 +63,8 @@ pub struct Target {
     bytes: usize,
     zero_since: Option<Mono>,
     paused_until: Mono,
+    /// Jobs that came back in a row because the owner could not take them.
+    refusals: u32,
     want_at: Mono,
     idle_since: Mono,
 }
@@ -87,6 +93,7 @@ impl Target {
             bytes: 0,
             zero_since: None,
             paused_until: Mono::ZERO,
+            refusals: 0,
             want_at: Mono::ZERO,
             idle_since: now,
         }
@@ -237,9 +244,23 @@ impl Target {
         places.total > before.total || places.per_flow > before.per_flow
     }
 
-    /// Nothing is sent until then: the owner has just given a job back.
-    pub fn pause(&mut self, until: Mono) {
-        self.paused_until = self.paused_until.max(until);
+    /// The owner has just given a job back: nothing is sent for a time, which doubles each time.
+    pub fn pause(&mut self, now: Mono) {
+        if now >= self.paused_until {
+            let wait = PAUSE_FIRST.saturating_mul(1 << self.refusals.min(8)).min(PAUSE_MAX);
+            self.paused_until = now.plus(wait);
+            self.refusals += 1;
+        }
+    }
+
+    #[cfg(test)]
+    pub fn pause_for_ever(&mut self) {
+        self.paused_until = Mono::NEVER;
+    }
+
+    /// The owner has tried a job.
+    pub fn note_tried(&mut self) {
+        self.refusals = 0;
     }
 
     /// Jobs and flows that wait for places, if the owner is to be told now.

@@ -119,8 +119,6 @@ const ROUTE_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 const FAULT_WAIT: Duration = Duration::from_secs(60);
 /// A full disk, and a write whose task was ended by a bug.
 const WRITE_WAIT: Duration = Duration::from_secs(1);
-/// How long nothing goes to an owner that has just returned a job.
-const RETURNED_WAIT: Duration = Duration::from_millis(100);
 /// How long a partition counts as behind after an owner has found it so.
 const BEHIND_WAIT: Duration = Duration::from_millis(20);
 /// How often jobs that are out, or wait for long, are looked through.

@@ -127,7 +127,7 @@ fn a_returned_job_is_the_first_of_its_flow() {
     let first = target.next(at(0)).expect("a place");
     target.go(&normal);
     target.come_back(&normal);
-    target.pause(at(100));
+    target.pause(at(0));
     let origin = Origin { tenant: 1, weight: 1, bytes: 1000, ..Origin::default() };
     target.queue(first, origin, true);
     assert_eq!(target.next(at(99)), None);
@@ -148,4 +148,22 @@ fn wants_are_repeated_while_nothing_may_go() {
     assert_eq!(target.next_want(at(120_000)), Some((4, 2)), "more flows than places");
     target.set_owner(ShardId(9));
     assert_eq!(target.places().total, PLACES_OPENING, "another owner has granted nothing");
+}
+
+#[test]
+fn an_owner_that_returns_everything_is_asked_less_and_less() {
+    let mut target = target(&[(flow(1, Class::Normal), 3)]);
+    let mut now = at(0);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        target.pause(now);
+        // Others that come back meanwhile were sent before.
+        target.pause(now.plus_ms(1));
+        waits.push(target.paused_until().ms_since(now));
+        now = target.paused_until();
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    target.note_tried();
+    target.pause(now);
+    assert_eq!(target.paused_until().ms_since(now), 100);
 }

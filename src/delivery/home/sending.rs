@@ -370,6 +370,9 @@ impl Home {
             What::Unreached { not_before, .. } => not_before.since(mono),
             _ => Duration::ZERO,
         };
+        if let Some(target) = self.targets.get_mut(&target) {
+            target.note_tried();
+        }
         let known = &self.jobs[&job.key];
         let ended = Ended::of_outcome(known, what, wait, now).expect("it was not returned");
         let mut write = self.context(job.key, None).settle(known, ended);
@@ -396,7 +399,7 @@ impl Home {
                 target.set_owner(lead);
             }
             Returned::NotHere | Returned::Closing | Returned::NoPlaces | Returned::OurLimit(_) => {
-                target.pause(mono.plus(RETURNED_WAIT))
+                target.pause(mono)
             }
         }
     }

@@ -400,7 +400,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
         "6 warning",
         |rig| {
             rig.on(rig.grant(0));
-            rig.home.targets.entry(TARGET).and_modify(|target| target.pause(Mono::NEVER));
+            rig.home.targets.entry(TARGET).and_modify(|target| target.pause_for_ever());
             // Not a jump of the clock: the schedule alone is late.
             rig.home.now = now_at(4 * 3_600_000 - 1);
             rig.now = now_at(4 * 3_600_000);
@@ -412,7 +412,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
         "6 expiry",
         |rig| {
             rig.on(rig.grant(0));
-            rig.home.targets.entry(TARGET).and_modify(|target| target.pause(Mono::NEVER));
+            rig.home.targets.entry(TARGET).and_modify(|target| target.pause_for_ever());
             rig.home.now = now_at(5 * 86_400_000 - 1);
             rig.now = now_at(5 * 86_400_000);
             HomeEvent::Tick

@@ -562,6 +562,11 @@ impl World {
     fn handle_process(&mut self, what: What) {
         match what {
             What::Home(shard, event) => {
+                let own = &mut self.shards[usize::from(shard)];
+                if matches!(event, HomeEvent::Tick) && own.wake_ms != self.now_ms {
+                    // Another one was set for an earlier time.
+                    return;
+                }
                 if let HomeEvent::Fresh { mail, .. } = &event {
                     self.in_transit.remove(&(mail.id, 0));
                 }
@@ -648,7 +653,9 @@ impl World {
 
     /// Frames between two shards keep their order.
     fn send(&mut self, from: u16, to: ShardId, frame: Frame) {
-        if self.one_of(self.plan.lost) {
+        // Shares of striped destinations are not repeated by their lead.
+        let is_repeated = !matches!(frame, Frame::Share { .. } | Frame::Used { .. });
+        if is_repeated && self.one_of(self.plan.lost) {
             if let Frame::Settle(outcome) = &frame
                 && let crate::handoff::frames::What::Tried { ends, .. } = &outcome.what
             {

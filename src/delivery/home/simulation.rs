@@ -13,7 +13,7 @@ use owner::Peer;
 use world::Plan;
 use world::World;
 
-const RUNS: u64 = 3000;
+const RUNS: u64 = 300;
 const THREADS: u64 = 2;
 
 #[test]

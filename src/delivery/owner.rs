@@ -852,6 +852,10 @@ impl Owner {
         let entry = &mut self.entries[index as usize];
         (entry.policy_number, entry.is_here) = (self.policy_number, is_here);
         let is_member = entry.member.is_some();
+        if let Some(member) = &mut entry.member {
+            // The lead looks up the limit too.
+            member.told = None;
+        }
         let destination = &mut entry.destination;
         if *destination.policy() != policy {
             let is_limited = matches!(destination.rate, Rate::Tokens(_));
@@ -1135,3 +1139,6 @@ pub(super) fn goes_by(hop: &Hop, word: &str) -> bool {
         // All of them; which are tried is a matter of chance.
         || hop.known_by.iter().any(|host| host.eq_ignore_ascii_case(word))
 }
+
+#[cfg(test)]
+mod tests;

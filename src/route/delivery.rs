@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::DeliveryTimeoutsConfig;
+#[cfg(test)]
+use crate::config::HostFacts;
 use crate::config::ResolverConfig;
 use crate::config::SenderReports;
 use crate::net::AddressRule;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
+#[cfg(test)]
+use crate::route::table::RouteStandard;
 use crate::route::table::RouteTable;
 use crate::route::tenant::TenantTable;
 use crate::wire::classify::Classifier;
@@ -71,5 +75,49 @@ impl BouncePolicy {
     pub fn reports_of(&self, listener: &str) -> SenderReports {
         let found = self.listeners.iter().find(|(name, _)| **name == *listener);
         found.map_or(SenderReports::All, |(_, reports)| *reports)
+    }
+}
+
+#[cfg(test)]
+impl DeliveryPolicy {
+    /// For tests: destinations and the number of connections are those of a config, all else is usual.
+    pub fn sample(text: &str) -> DeliveryPolicy {
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
+        let config = crate::config::load(text, "sample", &host).expect("the config is good").config;
+        let delivery = &config.delivery;
+        let standard =
+            RouteStandard { own_domain: "mx.test".into(), pool: None, max_age: delivery.max_age };
+        DeliveryPolicy {
+            enabled: true,
+            routes: RouteTable::build(Vec::new(), standard),
+            destinations: DestinationTable::build(
+                &config.destinations,
+                &config.destination_defaults,
+            ),
+            sources: SourceTable::build(Vec::new(), &[]),
+            tenants: TenantTable::build(&config.tenants),
+            retry: RetrySchedule::default(),
+            delay_warning: None,
+            bounce: BouncePolicy {
+                from: "mailer-daemon@mx.test".into(),
+                postmaster: None,
+                body_bytes_max: delivery.bounce_body_max,
+                per_minute_max: delivery.bounce_rate,
+                listeners: Vec::new(),
+            },
+            ehlo_name: "mx.test".into(),
+            prefer_ipv6: false,
+            addresses: Arc::default(),
+            dane: false,
+            mta_sts: false,
+            mta_sts_port: 443,
+            mx_hosts_max: delivery.mx_hosts_max,
+            connections_max: delivery.connections_max,
+            jobs_in_memory_max: delivery.jobs_in_memory_max,
+            replies: Arc::new(Classifier::with(&[]).expect("the rules compiled in are good")),
+            timeouts: config.delivery_timeouts.clone(),
+            resolver: config.resolver.clone(),
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! Places that owners grant, and who gets them.
+
 use std::collections::BTreeMap;
 
 use super::*;

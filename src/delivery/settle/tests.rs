@@ -1,3 +1,5 @@
+//! From the end of an attempt to what is written.
+
 use super::*;
 
 use crate::base::MessageId;

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::Random;
 use crate::base::ShardId;
 use crate::base::backoff;
 use crate::base::clock::wall_ms;
@@ -45,7 +46,6 @@ use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::observe::log::Record;
-use crate::outbound::destination::Random;
 use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
 use crate::outbound::lease::LeaseTable;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::base::ChunkPool;
 use crate::base::MessageId;
+use crate::base::Random;
 use crate::base::clock::wall_ms;
 use crate::base::limits::DESTINATIONS_MAX;
 use crate::delivery::failure::FailureKind;
@@ -38,7 +39,6 @@ use crate::outbound::destination::DestinationState;
 use crate::outbound::destination::Full;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobTicket;
-use crate::outbound::destination::Random;
 use crate::outbound::idle::Nudge;
 use crate::outbound::scheduler::Action;
 use crate::outbound::scheduler::ConnId;

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::base::MessageId;
+use crate::base::Random;
 use crate::base::limits::DESTINATION_CONNECTIONS_MAX;
 use crate::base::limits::DESTINATION_FULL_MS;
 use crate::base::limits::DESTINATION_IDLE_MS;
@@ -46,7 +47,6 @@ use crate::outbound::destination::Full;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobEnd;
 use crate::outbound::destination::JobTicket;
-use crate::outbound::destination::Random;
 use crate::outbound::destination::Role;
 use crate::outbound::pace::Pace;
 use crate::route::destination::DestinationPolicy;

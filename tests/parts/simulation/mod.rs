@@ -11,7 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
-use ringpost::outbound::destination::Random;
+use ringpost::base::Random;
 use ringpost::route::destination::DestinationPolicy;
 use ringpost::route::destination::Rates;
 use ringpost::route::destination::Stripes;

@@ -1,7 +1,7 @@
 //! Remote servers with various faults.
 
 use ringpost::delivery::failure::FailureKind;
-use ringpost::outbound::destination::Random;
+use ringpost::base::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {

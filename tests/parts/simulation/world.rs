@@ -15,7 +15,7 @@ use ringpost::delivery::failure::FailureKind;
 use ringpost::outbound::destination::DestinationState;
 use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
-use ringpost::outbound::destination::Random;
+use ringpost::base::Random;
 use ringpost::outbound::scheduler::Action;
 use ringpost::outbound::scheduler::ConnId;
 use ringpost::outbound::scheduler::DestinationId;

@@ -4,6 +4,7 @@
 //! `SEED=n` repeats one run, with `TRACE=1` each event is printed; `RUNS=n` sets the number of runs.
 
 mod owner;
+mod real;
 mod world;
 
 use std::panic::AssertUnwindSafe;
@@ -13,7 +14,7 @@ use owner::Peer;
 use world::Plan;
 use world::World;
 
-const RUNS: u64 = 300;
+const RUNS: u64 = 3000;
 const THREADS: u64 = 2;
 
 #[test]

@@ -64,7 +64,7 @@ checks! {
     UNANSWERED = "unanswered", "README.md", "whatever hangs here will also hang the server";
 }
 
-/// The check of all that a start reports and the doctor does not.
+/// The check of findings that only a start reports.
 const START: &Check = &Check { id: "start", why: "", file: "" };
 
 /// The severity of a finding.

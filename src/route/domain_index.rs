@@ -94,8 +94,12 @@ impl DomainIndex {
     /// Whether any rule matches the domain, which is in A-labels and in any case.
     pub fn contains(&self, domain: &str) -> bool {
         let mut room = [0; DOMAIN_BYTES_MAX];
-        let found = |domain: &str| self.first(domain, |_| true).is_some();
-        !self.is_empty() && lower(&mut room, domain).is_some_and(found)
+        !self.is_empty() && lower(&mut room, domain).is_some_and(|domain| self.has(domain))
+    }
+
+    /// Whether any rule matches the domain, which `normalize` has returned.
+    pub fn has(&self, domain: &str) -> bool {
+        self.first(domain, |_| true).is_some()
     }
 
     pub fn is_empty(&self) -> bool {

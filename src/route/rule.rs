@@ -78,14 +78,14 @@ impl Rule {
 
     /// Tests all conditions of a rule that was found by the recipient's address.
     pub(super) fn fits_named(&self, domain: &str, question: &RouteQuestion<'_>) -> bool {
-        let is_here = self.domains.is_empty() || self.domains.contains(domain);
+        let is_here = self.domains.is_empty() || self.domains.has(domain);
         is_here && self.fit(question) == RuleFit::Fits
     }
 
     fn fits_sender(&self, sender_domain: Option<&str>) -> bool {
         let is_named = |domain: &str| {
             let mut room = [0; DOMAIN_BYTES_MAX];
-            normalize(domain, &mut room).is_some_and(|domain| self.senders.contains(domain))
+            normalize(domain, &mut room).is_some_and(|domain| self.senders.has(domain))
         };
         self.senders.is_empty() || sender_domain.is_some_and(is_named)
     }
@@ -114,7 +114,7 @@ impl Rule {
         let mut room = [0; ADDRESS_BYTES_MAX];
         let address = address_in(&mut room, question.recipient_local, domain);
         match () {
-            () if !domains.is_empty() && !domains.contains(domain) => RuleFit::RecipientDomain,
+            () if !domains.is_empty() && !domains.has(domain) => RuleFit::RecipientDomain,
             () if !is_among(&self.route.recipient, address) => RuleFit::Recipient,
             () => self.fit(question),
         }

@@ -197,16 +197,15 @@ impl RouteTable {
         let sooner = |number: &&u32| named.is_none_or(|named| **number < named);
         let for_all = self.for_all.iter().take_while(sooner).find(|number| fits(**number)).copied();
         let found = for_all.or(named);
-        let addressed = self.first_named(domain, question);
-        let first = addressed.into_iter().chain(found).min();
+        let first = match self.by_address.is_empty() {
+            true => found,
+            false => self.first_named(domain, question).into_iter().chain(found).min(),
+        };
         first.map(|number| &self.rules[number as usize])
     }
 
     /// The first rule that names the recipient's address.
     fn first_named(&self, domain: &str, question: &RouteQuestion<'_>) -> Option<u32> {
-        if self.by_address.is_empty() {
-            return None;
-        }
         let mut room = [0; ADDRESS_BYTES_MAX];
         let address = address_in(&mut room, question.recipient_local, domain)?;
         let mut numbers = self.by_address.get(address)?.iter().copied();

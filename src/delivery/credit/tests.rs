@@ -1,4 +1,4 @@
-//! Places, wants and holds of a destination at a home.
+//! Places that owners grant, and who gets them.
 
 use std::collections::BTreeMap;
 

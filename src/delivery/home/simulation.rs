@@ -4,6 +4,7 @@
 //! `SEED=n` repeats one run, with `TRACE=1` each event is printed; `RUNS=n` sets the number of runs.
 
 mod owner;
+mod real;
 mod world;
 
 use std::panic::AssertUnwindSafe;

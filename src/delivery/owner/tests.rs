@@ -12,12 +12,10 @@ use crate::base::SpoolNumber;
 use crate::base::StreamNumber;
 use crate::base::TenantId;
 use crate::base::Wall;
-use crate::config::HostFacts;
 use crate::config::Label;
 use crate::config::PoolConfig;
 use crate::config::delivery::value::PoolMember;
 use crate::config::kind::Spelled;
-use crate::config::load;
 use crate::delivery::destination::Blame;
 use crate::delivery::destination::Failure;
 use crate::delivery::destination::RuleAction;
@@ -51,11 +49,7 @@ const HOME: ShardId = ShardId(0);
 const FLOW: Flow = Flow { target: 1, tenant: 1, class: Class::Normal };
 
 pub(super) fn policy(text: &str) -> DeliveryPolicy {
-    let host =
-        HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
-    let config = load(text, "f", &host).expect("the config is valid").config;
-    let policy = crate::control::delivery::policy(&config, crate::control::delivery::Secrets::Read);
-    policy.expect("the config can be used")
+    DeliveryPolicy::sample(text)
 }
 
 pub(super) fn hop(destination: &str) -> Hop {

@@ -1,4 +1,4 @@
-//! What the end of an attempt makes of a record.
+//! From the end of an attempt to what is written.
 
 use super::*;
 
@@ -201,7 +201,7 @@ fn an_image_is_read_back_as_it_was_stored() {
         next_hop: Some("smtp:a.test:25".into()),
         recipients: Box::new([1, 5]),
     };
-    assert_eq!(image.stored(|job| JobImage::of(job)), image);
+    assert_eq!(image.stored(JobImage::of), image);
 }
 
 #[test]

@@ -164,8 +164,7 @@ impl Owner {
     /// The server of a transfer has answered, or there was none.
     pub fn on_landed(
         &mut self,
-        (home, job, target): (ShardId, JobRef, u64),
-        end: Option<End>,
+        ((home, job, target), end): ((ShardId, JobRef, u64), Option<End>),
         (me, now_ms): (ShardId, u64),
         peer: impl Fn(u64) -> Peer,
         random: &mut Random,

@@ -1,7 +1,7 @@
 //! A machine and its surroundings. The stores and what servers have taken survive a kill, everything
 //! else is lost.
 
-mod real;
+mod connections;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -12,9 +12,9 @@ use super::owner::Doing;
 use super::owner::Owner;
 use super::owner::PEERS;
 use super::owner::Peer;
-
-use real::Happening;
-use real::Real;
+use super::real;
+use super::real::Happening;
+use super::real::Real;
 
 use crate::base::Class;
 use crate::base::MessageId;
@@ -514,7 +514,8 @@ impl World {
             let mut clock = ScheduleClock::new(newest, wall, mono);
             let now = Now { mono, wall, schedule: clock.now(wall, mono) };
             let home = Home::new(ShardId(shard), own, self.home_policy(), now);
-            let real = self.plan.has_real_owners.then(|| Real::new(shard, self, &gate));
+            let of = (self.plan.shards, self.plan.seed);
+            let real = self.plan.has_real_owners.then(|| Real::new(shard, of, &self.policy, &gate));
             let owner = Owner::default();
             let shard_parts = Shard { home, owner, real, clock, wake_ms: u64::MAX };
             self.shards.push(shard_parts);
@@ -598,7 +599,7 @@ impl World {
             }
             What::Landed { owner, home, job, target, end } => {
                 self.at_owner(owner, |model, at, peer, random| {
-                    model.on_landed((home, job, target), end, at, peer, random)
+                    model.on_landed(((home, job, target), end), at, peer, random)
                 });
             }
             What::Later { owner, target } => {

@@ -1,108 +1,35 @@
-//! The real owner in the simulated machine: its connections, which `connection` drives otherwise.
+//! The connections of real owners in the simulated machine, which `connection` drives otherwise.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Peer;
-use super::Random;
 use super::What;
 use super::World;
-
-use crate::base::ShardId;
 use crate::delivery::capacity::ConnId;
-use crate::delivery::capacity::Gate;
 use crate::delivery::destination::Blame;
 use crate::delivery::destination::End as ConnectionEnd;
 use crate::delivery::destination::Failure;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::LinkEnd;
-use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::home::simulation::owner::Peer;
+use crate::delivery::home::simulation::real::Connection;
+use crate::delivery::home::simulation::real::Happening;
+use crate::delivery::home::simulation::real::Real;
 use crate::delivery::home::tests::ends_of;
-use crate::delivery::owner::Owner;
 use crate::delivery::owner::OwnerEffect;
-use crate::delivery::owner::OwnerParts;
 use crate::delivery::owner::Take;
 use crate::delivery::stripe::Used;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::End;
-use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Frame;
 use crate::handoff::frames::OurLimit;
 use crate::handoff::frames::Outcome;
 use crate::handoff::frames::Returned;
-use crate::route::DeliveryPolicy;
 use crate::wire::classify::Cause;
 
 /// How often an owner looks after itself while there is mail.
 const TICK_MS: u64 = 20;
 const LONG_TICK_MS: u64 = 1000;
-
-/// A connection of the real owner.
-pub struct Connection {
-    target: u64,
-    /// The number of its last idle time.
-    stamp: u64,
-    job: Option<Box<Delivery>>,
-}
-
-/// The real owner of one shard.
-pub struct Real {
-    owner: Owner,
-    connections: BTreeMap<ConnId, Connection>,
-    tick_ms: u64,
-}
-
-/// What happens to a connection.
-#[derive(Debug)]
-pub enum Happening {
-    Dialed,
-    Take {
-        stamp: u64,
-    },
-    /// The server has decided.
-    Taken {
-        end: Option<End>,
-    },
-    /// Its reply has come.
-    Replied {
-        end: Option<End>,
-    },
-    Gone,
-}
-
-/// A policy with small limits, so that they bind.
-pub fn policy(random: &mut Random) -> Arc<DeliveryPolicy> {
-    let stripes = ["1", "2", "'all'"][random.below(3) as usize];
-    let text = format!(
-        "[destination_defaults]\nconnections_max = {}\nwindow_start = {}\nstripes = {stripes}\n\
-         messages_per_connection = {}\nback_off_first = '{}s'\n",
-        3 + random.below(6),
-        1 + random.below(3),
-        1 + random.below(20),
-        5 + random.below(60),
-    );
-    Arc::new(DeliveryPolicy::sample(&text))
-}
-
-impl Real {
-    pub fn new(me: u16, world: &World, gate: &Arc<Gate>) -> Real {
-        let owner = Owner::new(OwnerParts {
-            me: ShardId(me),
-            shards: usize::from(world.plan.shards),
-            policy: Arc::clone(&world.policy),
-            hasher: FlowHasher::new((1, 2)),
-            gate: Arc::clone(gate),
-            paused: Vec::new(),
-            seed: world.plan.seed + u64::from(me),
-        });
-        Real { owner, connections: BTreeMap::new(), tick_ms: 0 }
-    }
-
-    pub fn targets(&self) -> impl Iterator<Item = u64> {
-        self.connections.values().map(|connection| connection.target)
-    }
-}
 
 impl World {
     fn real(&mut self, shard: u16) -> &mut Real {

@@ -151,6 +151,11 @@ pub async fn run<P: Port>(
             port.owner(|owner, now| owner.refuse(conn, now, looped));
             return seat.ended(&only(LinkEnd::Closed));
         }
+        // What one domain demands says nothing of the others at these hosts: only its own mail waits.
+        Err(no_link) if no_link.kind == FailureKind::Tls => {
+            port.owner(|owner, now| owner.refuse(conn, now, |_| unreached(&no_link)));
+            return seat.ended(&only(LinkEnd::Closed));
+        }
         Err(no_link) => {
             if matches!(no_link.kind, FailureKind::Ours(_)) {
                 station.observed.metrics.delivery_resource_waits_total.add(1);
@@ -235,23 +240,25 @@ fn not_opened(station: &Station, no_link: &NoLink) -> Ended {
 
 /// There is no other connection for the job.
 fn not_opened_again<P: Port>(seat: &mut Seat<P>, no_link: NoLink, is_lacking: bool) {
-    let NoLink { kind, text, host, barred, .. } = no_link;
-    let answer = answer_to(kind, &text);
-    let what = match (barred, kind) {
-        (Some(address), _) => looped(seat.job(), &host, address),
+    let what = match (no_link.barred, no_link.kind) {
+        (Some(address), _) => looped(seat.job(), &no_link.host, address),
         (None, FailureKind::Ours(limit)) => What::Returned(Returned::OurLimit(limit)),
-        (None, _) => {
-            let (answer, host) = (answer.clone(), host.clone());
-            What::Unreached { answer, host, not_before: Mono::ZERO }
-        }
+        (None, _) => unreached(&no_link),
     };
-    // Other mail can still be sent to a host that lacks something.
-    let link = match is_lacking || barred.is_some() {
+    // Other mail can still be sent to a host that lacks something, or by another way of TLS.
+    let is_of_mail = is_lacking || no_link.barred.is_some() || no_link.kind == FailureKind::Tls;
+    let link = match is_of_mail {
         true => LinkEnd::Closed,
-        false => link_end(kind, answer, &host),
+        false => link_end(no_link.kind, answer_to(no_link.kind, &no_link.text), &no_link.host),
     };
     seat.ended(&only(link));
     seat.answer(what, None);
+}
+
+/// Mail for which no host could be reached as it demands.
+fn unreached(no_link: &NoLink) -> What {
+    let answer = answer_to(no_link.kind, &no_link.text);
+    What::Unreached { answer, host: no_link.host.clone(), not_before: Mono::ZERO }
 }
 
 /// Who is to blame.

@@ -70,8 +70,7 @@ pub const RELAY_FAILPOINTS: &[&str] = &[
 
 /// Points in the tasks that a whole shard depends on, for the action `panic`.
 #[cfg(feature = "failpoints")]
-pub const VITAL_FAILPOINTS: &[&str] =
-    &["vital::scan", "vital::home", "vital::owner", "vital::frames", "vital::pump"];
+pub const VITAL_FAILPOINTS: &[&str] = &["vital::tend", "vital::frames", "vital::pump"];
 
 const CLIENTS: usize = 4;
 const KILLS: usize = 12;
@@ -610,9 +609,7 @@ fn a_panic_of_a_vital_task_ends_the_relay_and_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("vital tasks");
     for name in VITAL_FAILPOINTS {
-        // The scan passes the point every half second and partition, the other tasks far more
-        // often.
-        let passes = if *name == "vital::scan" { 4 } else { 20 + field.random.below(20) };
+        let passes = 20 + field.random.below(20);
         let failpoints = format!("{name}={passes}*off->panic");
         let mut server = field.spawn(&failpoints);
         let load = server.await_start().is_ok().then(|| field.load(&server));

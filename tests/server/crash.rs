@@ -27,6 +27,8 @@ use ringpost::queue::admin::inspect;
 use ringpost::queue::record::key;
 
 #[cfg(feature = "failpoints")]
+use crate::relay_crash::FILING_FAILPOINTS;
+#[cfg(feature = "failpoints")]
 use crate::relay_crash::RELAY_FAILPOINTS;
 #[cfg(feature = "failpoints")]
 use crate::relay_crash::VITAL_FAILPOINTS;
@@ -103,8 +105,6 @@ const STORE_FAULTS: &[&str] = &[
 const ELSEWHERE: &[&str] = &[
     "commit::hung_ms",
     "dial::descriptors",
-    "file::after_write",
-    "file::before_write",
     "gate::answer",
     "gate::ask",
     "session::panic",
@@ -282,7 +282,7 @@ mod at_named_points {
     fn every_point_is_in_one_of_the_tables() {
         let serving = SERVING.iter().map(|(name, _)| name);
         let tables = serving.chain(MAKING).chain(RECOVERING).chain(QUARANTINING);
-        let relaying = RELAY_FAILPOINTS.iter().chain(VITAL_FAILPOINTS);
+        let relaying = RELAY_FAILPOINTS.iter().chain(FILING_FAILPOINTS).chain(VITAL_FAILPOINTS);
         let tables = tables.chain(relaying).chain(STORE_FAULTS).chain(ELSEWHERE);
         let listed: BTreeSet<String> = tables.map(|name| (*name).to_owned()).collect();
         let mut found = BTreeSet::new();

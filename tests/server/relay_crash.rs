@@ -68,6 +68,10 @@ pub const RELAY_FAILPOINTS: &[&str] = &[
     "report::after_write",
 ];
 
+/// Points of mail that leaves memory because its destination takes none.
+#[cfg(feature = "failpoints")]
+pub const FILING_FAILPOINTS: &[&str] = &["file::before_write", "file::after_write"];
+
 /// Points in the tasks that a whole shard depends on, for the action `panic`.
 #[cfg(feature = "failpoints")]
 pub const VITAL_FAILPOINTS: &[&str] = &["vital::tend", "vital::frames", "vital::pump"];
@@ -432,6 +436,25 @@ impl Field {
         self.audit(when);
     }
 
+    /// Waits until the relay has ended at a failpoint.
+    #[cfg(feature = "failpoints")]
+    #[track_caller]
+    fn bury_aborted(&mut self, mut server: Server, failpoints: &str) {
+        let status = server.wait(POINTS_PATIENCE);
+        assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}");
+        self.kills += 1;
+        self.bury(server, failpoints);
+    }
+
+    #[cfg(feature = "failpoints")]
+    #[track_caller]
+    fn operate(&self, words: &[&str]) {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg("--config").arg(self.path().join("ringpost.toml"));
+        let done = command.output().expect("the binary can be run");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// The relay's own audit, of a running or stopped relay. Returns the number of queued
     /// recipients.
     #[track_caller]
@@ -589,16 +612,34 @@ fn a_relay_killed_at_every_point_of_settling_loses_nothing() {
         let mut server = field.spawn(&failpoints);
         // The mail of the last life may reach the point before the relay listens.
         let load = server.await_start().is_ok().then(|| field.load(&server));
-        let status = server.wait(POINTS_PATIENCE);
+        field.bury_aborted(server, &failpoints);
         load.into_iter().for_each(Load::stop);
-        assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}");
-        field.kills += 1;
-        field.bury(server, &failpoints);
     }
     let server = field.start("");
     field.drain(server);
     let duplicates = field.compare("points of settling");
     assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
+}
+
+/// Mail that waits for a paused destination is filed there once. A relay that is ended before or after that
+/// write neither loses nor repeats any of it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_relay_killed_while_it_files_mail_loses_nothing() {
+    let _alone = alone();
+    let mut field = Field::new("filing");
+    let server = field.start("");
+    field.operate(&["destination", "pause", "127.0.0.1"]);
+    field.fill(&server, 40);
+    field.end(server);
+    for name in FILING_FAILPOINTS {
+        let server = field.spawn(&format!("{name}=1*return"));
+        field.bury_aborted(server, name);
+    }
+    let server = field.start("");
+    field.operate(&["destination", "resume", "127.0.0.1"]);
+    field.drain(server);
+    assert_eq!(field.compare("filing"), 0, "nothing was being sent");
 }
 
 /// A panic of a task that the shard depends on ends the process, rather than leaving a part of it

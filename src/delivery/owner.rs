@@ -255,6 +255,13 @@ impl Owner {
         std::mem::take(&mut self.effects)
     }
 
+    /// Gives the memory of effects that are carried out to the next ones.
+    pub fn reuse(&mut self, carried_out: Vec<OwnerEffect>) {
+        if self.effects.is_empty() {
+            self.effects = carried_out;
+        }
+    }
+
     pub fn policy(&self) -> &Arc<DeliveryPolicy> {
         &self.policy
     }

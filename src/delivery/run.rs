@@ -180,15 +180,21 @@ impl Running {
 
     /// Calls the owner, and then carries out what the owner wants.
     pub fn with_owner<T>(&self, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
-        let (answer, effects) = {
+        let answer = self.call_owner(Mono::now(), call);
+        self.step();
+        answer
+    }
+
+    fn call_owner<T>(&self, now: Mono, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
+        let (answer, mut effects) = {
             let mut owner = self.owner.borrow_mut();
-            let answer = unwinding_ends(|| call(&mut owner, Mono::now()));
+            let answer = unwinding_ends(|| call(&mut owner, now));
             (answer, owner.take_effects())
         };
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.carry_out_owner(effect);
         }
-        self.step();
+        self.owner.borrow_mut().reuse(effects);
         answer
     }
 
@@ -242,19 +248,28 @@ impl Running {
             return;
         }
         let _stepping = Stepping(self);
-        let mut effects = Vec::new();
+        if self.steps.borrow().is_empty() {
+            return;
+        }
+        // What one event leads to happens at its time.
+        let (now, mut effects) = (self.now(), Vec::new());
         loop {
             let step = self.steps.borrow_mut().pop_front();
-            match step {
-                Some(Step::Home(event)) => self.tell_home(event, &mut effects),
-                Some(Step::Frame(Frame::Settle(outcome))) => {
-                    self.tell_home(HomeEvent::Settle(*outcome), &mut effects);
-                }
+            let event = match step {
+                Some(Step::Home(event)) => event,
+                Some(Step::Frame(Frame::Settle(outcome))) => HomeEvent::Settle(*outcome),
                 Some(Step::Frame(frame @ (Frame::Grant { .. } | Frame::Missing { .. }))) => {
-                    self.tell_home(HomeEvent::Frame(frame), &mut effects);
+                    HomeEvent::Frame(frame)
                 }
-                Some(Step::Frame(frame)) => self.tell_owner(frame),
+                Some(Step::Frame(frame)) => {
+                    self.tell_owner(frame, now.mono);
+                    continue;
+                }
                 None => return,
+            };
+            unwinding_ends(|| self.home.borrow_mut().on(event, now, &mut effects));
+            for effect in effects.drain(..) {
+                self.carry_out_home(effect, now);
             }
         }
     }
@@ -264,16 +279,8 @@ impl Running {
         Now { mono, wall, schedule: self.clock.borrow_mut().now(wall, mono) }
     }
 
-    fn tell_home(&self, event: HomeEvent, effects: &mut Vec<HomeEffect>) {
-        let now = self.now();
-        unwinding_ends(|| self.home.borrow_mut().on(event, now, effects));
-        for effect in effects.drain(..) {
-            self.carry_out_home(effect, now);
-        }
-    }
-
-    fn tell_owner(&self, frame: Frame) {
-        self.with_owner(|owner, now| match frame {
+    fn tell_owner(&self, frame: Frame, now: Mono) {
+        self.call_owner(now, |owner, now| match frame {
             Frame::Deliver(delivery) => owner.deliver(delivery, now),
             Frame::Want { target, hop, home, jobs, flows } => {
                 owner.want(&hop, (target, home, jobs, flows), now);

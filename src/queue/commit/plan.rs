@@ -294,6 +294,10 @@ impl Plan {
         store: &impl Records,
         (id, number): JobKey,
     ) -> Result<bool, QueueFault> {
+        // A split gives its parts other numbers: a job 0 is the only one.
+        if number == 0 {
+            return Ok(false);
+        }
         let is_other = |other: u16| other != number && !self.ended.contains(&(id, other));
         let mut found = self.born.get(&id).is_some_and(|born| born.iter().copied().any(is_other));
         if !found {

@@ -81,6 +81,7 @@ fn a_failed_batch_that_is_in_the_log_all_the_same_leaves_no_wrong_count() {
                 tally: Tally { delivered, ..Tally::default() },
                 is_order: false,
                 keep_until_ms: None,
+                envelope: None,
             }))
         };
         let carry_out = || match order {

@@ -166,6 +166,7 @@ fn settlement(write: &Write, change: JobChange, reports: Vec<Report>) -> Settlem
         tally: write.tally,
         is_order: write.ticket.is_some(),
         keep_until_ms: None,
+        envelope: Some(write.mail.stored_envelope()),
     }
 }
 

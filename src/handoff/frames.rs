@@ -88,6 +88,11 @@ impl Mail {
         Envelope::decode(&self.envelope).expect("`Mail::new` has decoded it")
     }
 
+    /// The record of the envelope.
+    pub fn stored_envelope(&self) -> Arc<[u8]> {
+        Arc::clone(&self.envelope)
+    }
+
     /// Memory use in bytes.
     pub fn bytes_held(&self) -> usize {
         let body = match &self.body {

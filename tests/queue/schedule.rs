@@ -96,6 +96,7 @@ fn settlement((id, job): JobKey, change: JobChange, delivered: u64) -> Arc<Settl
         tally: Tally { delivered, ..Tally::default() },
         is_order: false,
         keep_until_ms: None,
+        envelope: None,
     })
 }
 

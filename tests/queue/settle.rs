@@ -77,6 +77,7 @@ fn settlement(id: MessageId, job: u16, change: JobChange, tally: Tally) -> Arc<S
         tally,
         is_order: false,
         keep_until_ms: None,
+        envelope: None,
     })
 }
 
@@ -188,6 +189,7 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
         tally,
         is_order: false,
         keep_until_ms: None,
+        envelope: None,
     };
     assert!(settled(&rig, Arc::new(with_report)));
     assert!(rig.run(rig.committer.delete(deleted)).expect("it is written"));
@@ -224,6 +226,7 @@ fn what_an_operator_was_told_is_synced() {
             tally,
             is_order,
             keep_until_ms: None,
+            envelope: None,
         })
     };
     let before = syncs();
@@ -547,7 +550,18 @@ fn a_message_is_kept_after_its_end_until_it_expires() {
     let end = |id, keep_until_ms| {
         let tally = Tally { delivered: 2, ..Tally::default() };
         let (change, reports) = (JobChange::End, Vec::new());
-        Arc::new(Settlement { id, job: 0, change, reports, tally, is_order: false, keep_until_ms })
+        let is_order = false;
+        let envelope = None;
+        Arc::new(Settlement {
+            id,
+            job: 0,
+            change,
+            reports,
+            tally,
+            is_order,
+            keep_until_ms,
+            envelope,
+        })
     };
     assert!(settled(&rig, end(kept, Some(until_ms))));
     assert!(settled(&rig, end(gone, None)));

@@ -45,6 +45,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         tally: Tally::default(),
         is_order: false,
         keep_until_ms: None,
+        envelope: None,
     };
     assert!(rig.run(rig.committer.settle(settlement.into())).expect("the record is written"));
     rig.close();

@@ -148,7 +148,7 @@ impl<W: Write> Write for Escaping<'_, W> {
         }
         let shown = self.within_bounds(text);
         let mut from = 0;
-        if !shown.bytes().all(is_harmless) {
+        if !all(shown, is_harmless) {
             for (at, char) in shown.char_indices().filter(|(_, char)| is_escaped(*char)) {
                 self.out.write_str(&shown[from..at])?;
                 write_escape(self.out, char)?;
@@ -163,12 +163,17 @@ impl<W: Write> Write for Escaping<'_, W> {
 
 /// May stand without quotes in a text line.
 fn is_plain(text: &str) -> bool {
-    let is_word = |byte: u8| is_harmless(byte) && byte != b' ' && byte != b'=';
-    (1..=VALUE_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_word)
+    let is_word = |byte: u8| is_harmless(byte) & (byte != b' ') & (byte != b'=');
+    (1..=VALUE_BYTES_MAX).contains(&text.len()) && all(text, is_word)
+}
+
+/// Whether it holds for each byte. Looks at all of them, so that the compiler takes many at a time.
+fn all(text: &str, holds: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & holds(byte))
 }
 
 fn is_harmless(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+    (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\')
 }
 
 /// Control characters, what the quotes need, and what lets a line look like another one: line

@@ -181,7 +181,8 @@ impl Plan {
                 }
             }
             JobChange::End => {
-                is_last = !self.has_other_job(store, job_key)? && self.read(store, id)?
+                is_last =
+                    !self.has_other_job(store, job_key)? && self.read_envelope(store, settlement)?
             }
         }
         match &settlement.change {
@@ -309,12 +310,20 @@ impl Plan {
         Ok(found)
     }
 
-    /// Reads the envelope of a message into `record`, if there is one.
-    fn read(&mut self, store: &impl Records, id: MessageId) -> Result<bool, QueueFault> {
+    /// Copies the envelope of a message into `record`, if there is one.
+    fn read_envelope(
+        &mut self,
+        store: &impl Records,
+        settlement: &Settlement,
+    ) -> Result<bool, QueueFault> {
         self.record.clear();
         let record = &mut self.record;
-        let read = |envelope: &[u8]| record.extend_from_slice(envelope);
-        Ok(store.get(Family::Envelope, &key::of_id(id), read)?.is_some())
+        let mut read = |envelope: &[u8]| record.extend_from_slice(envelope);
+        if let Some(envelope) = &settlement.envelope {
+            read(envelope);
+            return Ok(true);
+        }
+        Ok(store.get(Family::Envelope, &key::of_id(settlement.id), read)?.is_some())
     }
 
     fn end_job(&mut self, batch: &mut impl Batch, job: JobKey, old: Schedule) {

@@ -19,6 +19,8 @@
 //! W6         any of these, ordered by an operator                              SYNCED
 //! ```
 
+use std::sync::Arc;
+
 use crate::base::MessageId;
 use crate::base::limits::CHUNK_BYTES;
 use crate::queue::record::envelope::BodySum;
@@ -42,6 +44,8 @@ pub struct Settlement {
     pub is_order: bool,
     /// If this ends the last job of the message, keep the message until then.
     pub keep_until_ms: Option<u64>,
+    /// The envelope of the message as it is stored. `None`: it is read when the message ends.
+    pub envelope: Option<Arc<[u8]>>,
 }
 
 /// The end of a job, or its change.

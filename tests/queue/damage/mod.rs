@@ -64,6 +64,7 @@ fn settle(rig: &Rig, id: MessageId, job: u16, change: JobChange, delivered: u64)
         tally,
         is_order: false,
         keep_until_ms: None,
+        envelope: None,
     };
     assert!(rig.run(rig.committer.settle(Arc::new(settlement))).expect("it is written"));
 }

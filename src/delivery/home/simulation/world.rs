@@ -1065,8 +1065,9 @@ impl World {
         if let Some(change) = change {
             let is_order = matches!(write.next, Next::Operation(_)) || write.ticket.is_some();
             let (job, tally, keep_until_ms) = (number, write.tally, None);
+            let envelope = Some(write.mail.stored_envelope());
             let settlement =
-                Settlement { id, job, change, reports, tally, is_order, keep_until_ms };
+                Settlement { id, job, change, reports, tally, is_order, keep_until_ms, envelope };
             if !self.stores[usize::from(id.partition().0)].settle(&settlement) {
                 written = Written::NotFound;
             }

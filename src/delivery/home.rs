@@ -15,7 +15,7 @@
 //!           R6 No timer issues a job again. Only the word of its owner does.
 //! Order:    claim, read, resolve, wait for a place, send; then outcome, write, forget.
 //! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` at a time;
-//!           places at owners. Full: cursors wait, and fresh mail stays in `due`.
+//!           places at owners; no more than `WRITES_MAX` writes for mail that expires at once. Full: cursors wait, and fresh mail stays in `due`.
 
 mod entering;
 mod sending;
@@ -104,6 +104,9 @@ use crate::wire::classify::Cause;
 /// Lookups under way, and jobs that are read, resolved or wait for it.
 pub const LOOKUPS_MAX: usize = 64;
 pub const CLAIMS_MAX: usize = 1024 + LOOKUPS_MAX;
+/// While so many jobs are written, cursors and deadlines wait: a report that waits for memory is a task
+/// of several KiB.
+const WRITES_MAX: usize = 2048;
 /// Keys of one reading, and jobs of one reading.
 pub const KEYS_MAX: usize = 256;
 pub const READ_MAX: usize = 64;
@@ -342,7 +345,8 @@ impl Home {
             let at = self.mono_of(Wall::from_ms(own.cursor.next_ms()?));
             Some(at.max(own.cursor.not_before()))
         });
-        let deadline = self.deadlines.first().map(|(at, _)| self.mono_of(*at));
+        let deadline = self.deadlines.first().filter(|_| self.writing < WRITES_MAX);
+        let deadline = deadline.map(|(at, _)| self.mono_of(*at));
         let flow = self.flows.next_wake_ms().map(|at_ms| self.mono_of(Wall::from_ms(at_ms)));
         reads.chain([timer, deadline, flow].into_iter().flatten()).min()
     }
@@ -608,7 +612,7 @@ impl Home {
             return;
         }
         while let Some((at, key)) = self.deadlines.first().copied() {
-            if at > self.now.schedule {
+            if at > self.now.schedule || self.writing >= WRITES_MAX {
                 break;
             }
             self.deadlines.pop_first();

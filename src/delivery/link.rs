@@ -515,8 +515,10 @@ fn proven(facts: Option<&TlsFacts>) -> DeliveryTls {
 }
 
 fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
-    let times = &policy.timeouts;
+    let (times, standard) = (&policy.timeouts, ClientTimeouts::default());
     ClientTimeouts {
+        // An operator may grant the last reply more time than a whole mail usually has.
+        transfer: standard.transfer.max(2 * times.data_end),
         greeting: times.greeting,
         ehlo: times.ehlo,
         starttls: times.tls_handshake,
@@ -527,7 +529,6 @@ fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
         data_end: times.data_end,
         rset: times.quit,
         quit: times.quit,
-        ..ClientTimeouts::default()
     }
 }
 

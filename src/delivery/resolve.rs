@@ -218,109 +218,12 @@ impl RouteResolver {
         asked: &Asked,
     ) -> Result<RouteKey, Vec<Box<[u32]>>> {
         let envelope = asked.mail.envelope();
-        let groups = self.group(policy, asked, &envelope);
+        let groups = group(self.hasher, policy, asked, &envelope);
         match <[(RouteKey, Vec<u32>); 1]>::try_from(groups) {
             Ok([(key, _)]) => Ok(key),
             Err(groups) => {
                 Err(groups.into_iter().map(|(_, recipients)| recipients.into()).collect())
             }
-        }
-    }
-
-    fn group(
-        &self,
-        policy: &DeliveryPolicy,
-        asked: &Asked,
-        envelope: &Envelope<'_>,
-    ) -> Vec<(RouteKey, Vec<u32>)> {
-        let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
-        let way = asked.next_hop.as_deref().map(reroute::way_of);
-        let tenant = envelope.labels.tenant;
-        let mut groups: Vec<(RouteKey, Vec<u32>)> = Vec::with_capacity(1);
-        let mut places: HashMap<RouteKey, usize> = HashMap::new();
-        // Lists are often sorted by domain: the route of the recipient before is that of this one.
-        let mut last: Option<(&str, usize)> = None;
-        let mut wanted = asked.recipients.iter().copied().peekable();
-        for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
-            if wanted.next_if_eq(&index).is_none() {
-                continue;
-            }
-            let domain = domain_of(recipient.mailbox).unwrap_or("");
-            if let Some((last_domain, place)) = last
-                && last_domain == domain
-                && !policy.routes.names_recipients()
-            {
-                groups[place].1.push(index);
-                continue;
-            }
-            let question = RouteQuestion {
-                recipient_domain: domain,
-                recipient_local: local_of(recipient.mailbox),
-                sender_domain: envelope.sender.and_then(domain_of),
-                listener: Some(envelope.listener),
-                tenant,
-                campaign: envelope.labels.campaign,
-                headers: &headers,
-            };
-            let mut choice = match &way {
-                None => policy.routes.next_hop(&question),
-                Some(way) => policy.routes.rerouted(&question, way),
-            };
-            if asked.falls_back
-                && let Some(fallback) = choice.fallback
-            {
-                choice = RouteChoice {
-                    fallback: None,
-                    ..policy.routes.rerouted(&question, fallback.next)
-                };
-            }
-            let key = self.key(choice, policy, envelope);
-            let place = match groups.as_slice() {
-                [] => None,
-                [(only, _)] => (*only == key).then_some(0),
-                _ => places.get(&key).copied(),
-            };
-            let place = place.unwrap_or_else(|| {
-                let place = groups.len();
-                if place == 1 {
-                    places.insert(groups[0].0.clone(), 0);
-                }
-                if place > 0 {
-                    places.insert(key.clone(), place);
-                }
-                groups.push((key, Vec::new()));
-                place
-            });
-            groups[place].1.push(index);
-            last = Some((domain, place));
-        }
-        groups
-    }
-
-    fn key(
-        &self,
-        choice: RouteChoice<'_>,
-        policy: &DeliveryPolicy,
-        envelope: &Envelope<'_>,
-    ) -> RouteKey {
-        let by_stream = match envelope.stream {
-            StreamNumber::BROADCAST => Class::Bulk,
-            _ => Class::Normal,
-        };
-        let tenant = envelope.labels.tenant;
-        RouteKey {
-            next: choice.next_hop.into_owned(),
-            tls: choice.tls,
-            require_tls: if envelope.requiretls { RequireTls::Yes } else { RequireTls::No },
-            auth: choice.auth.cloned(),
-            pool: choice.pool,
-            life: LifeKey {
-                max_age: choice.max_age,
-                fallback_after: choice.fallback.map(|fallback| fallback.after),
-            },
-            tenant: self.hasher.tenant(tenant),
-            weight: policy.tenants.policy(tenant).weight,
-            class: choice.class.unwrap_or(by_stream),
         }
     }
 
@@ -434,6 +337,102 @@ impl RouteResolver {
         let next = self.random.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         self.random.set(next);
         next
+    }
+}
+
+/// Recipients by what decides about their job, in the order of the first of each.
+fn group(
+    hasher: FlowHasher,
+    policy: &DeliveryPolicy,
+    asked: &Asked,
+    envelope: &Envelope<'_>,
+) -> Vec<(RouteKey, Vec<u32>)> {
+    let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
+    let way = asked.next_hop.as_deref().map(reroute::way_of);
+    let tenant = envelope.labels.tenant;
+    let mut groups: Vec<(RouteKey, Vec<u32>)> = Vec::with_capacity(1);
+    let mut places: HashMap<RouteKey, usize> = HashMap::new();
+    // Lists are often sorted by domain: the route of the recipient before is that of this one.
+    let mut last: Option<(&str, usize)> = None;
+    let mut wanted = asked.recipients.iter().copied().peekable();
+    for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
+        if wanted.next_if_eq(&index).is_none() {
+            continue;
+        }
+        let domain = domain_of(recipient.mailbox).unwrap_or("");
+        if let Some((last_domain, place)) = last
+            && last_domain == domain
+            && !policy.routes.names_recipients()
+        {
+            groups[place].1.push(index);
+            continue;
+        }
+        let question = RouteQuestion {
+            recipient_domain: domain,
+            recipient_local: local_of(recipient.mailbox),
+            sender_domain: envelope.sender.and_then(domain_of),
+            listener: Some(envelope.listener),
+            tenant,
+            campaign: envelope.labels.campaign,
+            headers: &headers,
+        };
+        let mut choice = match &way {
+            None => policy.routes.next_hop(&question),
+            Some(way) => policy.routes.rerouted(&question, way),
+        };
+        if asked.falls_back
+            && let Some(fallback) = choice.fallback
+        {
+            choice =
+                RouteChoice { fallback: None, ..policy.routes.rerouted(&question, fallback.next) };
+        }
+        let key = key_of(hasher, choice, policy, envelope);
+        let place = match groups.as_slice() {
+            [] => None,
+            [(only, _)] => (*only == key).then_some(0),
+            _ => places.get(&key).copied(),
+        };
+        let place = place.unwrap_or_else(|| {
+            let place = groups.len();
+            if place == 1 {
+                places.insert(groups[0].0.clone(), 0);
+            }
+            if place > 0 {
+                places.insert(key.clone(), place);
+            }
+            groups.push((key, Vec::new()));
+            place
+        });
+        groups[place].1.push(index);
+        last = Some((domain, place));
+    }
+    groups
+}
+
+fn key_of(
+    hasher: FlowHasher,
+    choice: RouteChoice<'_>,
+    policy: &DeliveryPolicy,
+    envelope: &Envelope<'_>,
+) -> RouteKey {
+    let by_stream = match envelope.stream {
+        StreamNumber::BROADCAST => Class::Bulk,
+        _ => Class::Normal,
+    };
+    let tenant = envelope.labels.tenant;
+    RouteKey {
+        next: choice.next_hop.into_owned(),
+        tls: choice.tls,
+        require_tls: if envelope.requiretls { RequireTls::Yes } else { RequireTls::No },
+        auth: choice.auth.cloned(),
+        pool: choice.pool,
+        life: LifeKey {
+            max_age: choice.max_age,
+            fallback_after: choice.fallback.map(|fallback| fallback.after),
+        },
+        tenant: hasher.tenant(tenant),
+        weight: policy.tenants.policy(tenant).weight,
+        class: choice.class.unwrap_or(by_stream),
     }
 }
 

@@ -430,6 +430,7 @@ impl Running {
         let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
         let routes = Rc::clone(&self.routes);
         task::spawn(async move {
+            queue::points::point("task::resolve");
             let (generation, resolved) = routes.resolve(&asked).await;
             watch.answer(HomeEvent::Resolved { job, generation, resolved });
         });

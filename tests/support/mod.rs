@@ -4,6 +4,7 @@
 //! Each test file uses only a part of this, so unused items are allowed.
 #![allow(dead_code)]
 
+pub mod clock;
 pub mod disk;
 pub mod ledger;
 pub mod load;
@@ -217,9 +218,18 @@ impl Server {
 
     /// Resident memory in bytes.
     pub fn rss(&self) -> u64 {
+        self.memory("VmRSS")
+    }
+
+    /// Resident memory in bytes without the pages of files.
+    pub fn rss_anon(&self) -> u64 {
+        self.memory("RssAnon")
+    }
+
+    fn memory(&self, kind: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("the process runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a VmRSS line");
+        let line = status.lines().find(|line| line.starts_with(kind)).expect("Linux tells it");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024
     }

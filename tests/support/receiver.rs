@@ -34,7 +34,8 @@ struct Book {
     commands: Vec<String>,
 }
 
-/// The reply to a command; `None` for the usual one.
+/// The reply to a command; `None` for the usual one. A whole body is the command `END` with the RCPT
+/// lines: it is recorded before its reply.
 pub type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 #[derive(Clone)]
@@ -132,9 +133,14 @@ fn serve(
                 stream.write_all(b"354 go on\r\n")?;
                 let text = read_text(&mut lines)?;
                 let count = if lmtp { rcpts.len() } else { 1 };
+                let end = format!("END {}", rcpts.join(" "));
                 let taken = Taken { mail: mail.clone(), rcpts: std::mem::take(&mut rcpts), text };
-                book.lock().expect("no thread panics with the lock").taken.push(taken);
-                stream.write_all("250 2.0.0 taken\r\n".repeat(count).as_bytes())?;
+                let mut noted = book.lock().expect("no thread panics with the lock");
+                noted.commands.push(end.clone());
+                noted.taken.push(taken);
+                drop(noted);
+                let reply = script(&end).unwrap_or_else(|| "250 2.0.0 taken".to_owned());
+                stream.write_all(format!("{reply}\r\n").repeat(count).as_bytes())?;
                 continue;
             }
             "DATA" if is_good => {

@@ -4,7 +4,9 @@ use super::*;
 
 impl Home {
     pub(super) fn may_claim(&self) -> bool {
-        let has_room = self.claims < CLAIMS_MAX && self.memory.takes_read(JOB_GUESS_BYTES);
+        let has_room = self.claims < CLAIMS_MAX
+            && self.writing < WRITES_MAX
+            && self.memory.takes_read(JOB_GUESS_BYTES);
         has_room && self.policy.enabled && !self.is_closing
     }
 

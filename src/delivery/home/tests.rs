@@ -53,7 +53,7 @@ pub(in crate::delivery) fn mail(id: MessageId, recipients: u32) -> Arc<Mail> {
 }
 
 /// The envelope of a message to so many recipients.
-pub(super) fn envelope<T>(
+pub(in crate::delivery) fn envelope<T>(
     received_ms: u64,
     recipients: u32,
     show: impl FnOnce(&Envelope<'_>) -> T,
@@ -149,8 +149,12 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::with(policy(1))
+    }
+
+    fn with(policy: HomePolicy) -> Rig {
         let now = now_at(0);
-        let mut home = Home::new(ME, [KEY.0.partition()], policy(1), now);
+        let mut home = Home::new(ME, [KEY.0.partition()], policy, now);
         let mut effects = Vec::new();
         home.on(HomeEvent::Start { refile: false }, now, &mut effects);
         // The first readings find nothing.
@@ -588,4 +592,42 @@ fn operators_are_told_where_a_job_stands() {
     let flow = rig.home.filed_under(TARGET, rig.now).expect("it is known");
     assert_eq!((&*flow.name, flow.places.total), ("mx:b.test", 0));
     assert!(rig.home.filed_under(TARGET + 1, rig.now).is_none());
+}
+
+#[test]
+fn mail_that_expires_at_once_is_written_a_part_at_a_time() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    // Without the check after each event, which looks at all jobs.
+    let on = |rig: &mut Rig, event| rig.home.on(event, rig.now, &mut rig.effects);
+    let count = 2 * WRITES_MAX as u64 + 100;
+    for number in 0..count {
+        let id = MessageId::from_u64(KEY.0.as_u64() + (number << 20));
+        on(&mut rig, HomeEvent::Fresh { mail: mail(id, 1), recipients: 1, due: now_at(0).wall });
+        let job = rig.home.reference((id, 0));
+        let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+        on(&mut rig, HomeEvent::Resolved { job, generation: 1, resolved });
+    }
+    let waiting = count as usize - rig.home.figures().1;
+    rig.on(rig.grant(0));
+    rig.home.targets.entry(TARGET).and_modify(|target| target.pause_for_ever());
+    // Not a jump of the clock, and before the mail is filed.
+    rig.home.now = Now { mono: now_at(1).mono, ..now_at(5 * 86_400_000 - 1) };
+    rig.now = Now { mono: now_at(2).mono, ..now_at(5 * 86_400_000) };
+    rig.on(HomeEvent::Tick);
+    let mut written = 0;
+    while written < waiting {
+        let job_of = |effect: &HomeEffect| match effect {
+            HomeEffect::Write(write) => Some(write.job),
+            _ => None,
+        };
+        let jobs: Vec<JobRef> = rig.effects.iter().filter_map(job_of).collect();
+        assert_eq!(jobs.len(), WRITES_MAX.min(waiting - written), "after {written}");
+        written += jobs.len();
+        rig.effects.clear();
+        for job in jobs {
+            on(&mut rig, HomeEvent::Written { job, written: Written::Done });
+        }
+        rig.home.check();
+    }
+    assert_eq!(rig.home.figures().0, rig.home.figures().1, "what is out is left");
 }

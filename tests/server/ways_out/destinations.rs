@@ -1,7 +1,5 @@
 //! Which domains share a destination, and mail that waits for one.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use crate::support::receiver::Receiver;
 use crate::ways_out::kit::Out;
 use crate::ways_out::kit::PATIENCE;
 use crate::ways_out::kit::a;
+use crate::ways_out::kit::counting;
 use crate::ways_out::kit::mx;
 use crate::ways_out::kit::name_server;
 use crate::ways_out::kit::outcome;
@@ -36,34 +35,9 @@ fn queued(rows: &[Value]) -> u64 {
     rows.iter().filter_map(|row| row["queued"].as_u64()).sum()
 }
 
-/// Waits until `count` messages are queued. A delivered message counts until its delivery is
-/// committed.
-fn await_left(out: &Out, count: u64) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let audit = out.ringpost(&["audit", "--json"]);
-        let audit: Value = serde_json::from_str(&audit).expect("JSON");
-        assert_eq!(audit["adds_up"], true, "{audit}");
-        if audit["queued"] == count {
-            return;
-        }
-        assert!(Instant::now() < end, "{audit}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn domains_with_the_same_mail_exchangers_are_one_destination() {
-    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-    let seen = Arc::clone(&most);
-    let receiver = Receiver::start(&[], move |line| {
-        if line.starts_with("DATA") {
-            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            thread::sleep(PAUSE);
-            now.fetch_sub(1, Ordering::SeqCst);
-        }
-        None
-    });
+    let (receiver, most) = counting(PAUSE);
     let port = receiver.address.port();
     let mut records: Vec<_> =
         ["a.mx.test", "b.mx.test", "c.mx.test"].map(|host| a(host, [127, 0, 0, 1])).into();
@@ -175,9 +149,10 @@ fn mail_that_expires_in_the_queue_bounces() {
         assert_eq!(about.clone().count(), 1, "{to}: {told:#?}");
         assert!(about.clone().all(|text| text.contains("Action: failed")), "{told:#?}");
         assert!(about.clone().all(|text| text.contains("Status: 4.4.7")), "{told:#?}");
+        assert!(about.clone().all(|text| !text.contains("too much mail")), "{told:#?}");
         assert_eq!(outcome(&out.attempt(to)), "expired");
     }
-    await_left(&out, 0);
+    out.await_left(0);
     assert_eq!(reports.taken().len(), to.len(), "each sender gets one report");
 }
 
@@ -215,5 +190,37 @@ fn a_message_deleted_during_its_split_is_not_sent() {
     receiver.await_for("last@held.test", 1, PATIENCE);
     let told = receiver.taken();
     assert_eq!(told.len(), 2, "{told:?}");
-    await_left(&out, 0);
+    out.await_left(0);
+}
+
+/// The schedule on disk has the parts before the server knows that its split is written.
+#[cfg(feature = "failpoints")]
+#[test]
+fn parts_are_sent_once_though_their_split_takes_long() {
+    let receiver = Receiver::start(&[], |_| None);
+    let mut config = String::from("recipients_per_message = 1\n");
+    config.push_str(&route("good.test", &format!("smtp:{}", receiver.address)));
+    let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(3000)");
+    let to = ["a@good.test", "b@good.test", "c@good.test"];
+    out.submit(&to);
+    for to in to {
+        receiver.await_for(to, 1, PATIENCE);
+    }
+    out.await_left(0);
+    assert_eq!(receiver.taken().len(), to.len(), "{:?}", receiver.taken());
+}
+
+/// More mail than the owner of the destination takes.
+#[test]
+fn all_mail_for_a_paused_destination_is_explained_by_the_pause() {
+    let mut config = String::from("jobs_max = 1\n");
+    config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
+    let out = Out::start("2s", "", &config);
+    out.ringpost(&["destination", "pause", "127.0.0.2"]);
+    let ids: Vec<String> = (0..40).map(|_| out.submit(&["x@held.test"])).collect();
+    for id in &ids {
+        let said = out.await_why(id, "paused");
+        assert!(!said.contains("room"), "{said}");
+        assert!(said.contains("No delivery attempt yet."), "{said}");
+    }
 }

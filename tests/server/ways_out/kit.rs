@@ -4,6 +4,9 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -24,8 +27,11 @@ use crate::support::nameserver::NameServer;
 use crate::support::nameserver::encode;
 use crate::support::nameserver::record;
 use crate::support::nameserver::soa;
+use crate::support::receiver::Receiver;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const ONE_SHARD: &str = "cores = \"0\"\n";
 
 pub struct Out {
     pub server: Server,
@@ -40,7 +46,6 @@ impl Out {
 
     /// Sets failpoints.
     pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let retry = match delivery.contains("retry_schedule") {
             true => "",
             false => "retry_schedule = ['1h']",
@@ -54,9 +59,15 @@ impl Out {
              [delivery.timeouts]\nconnect = '{connect}'\ngreeting = '2s'\n\
              [destination_defaults]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );
-        let server = "cores = \"0\"\n".to_owned();
-        let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
-        let setup = Setup { config, server, environment, ..Setup::default() };
+        Out::with(ONE_SHARD, config, &[("FAILPOINTS", failpoints.to_owned())])
+    }
+
+    /// Starts a server with these keys of `[server]`, this config, and variables of the environment.
+    pub fn with(server: &str, config: String, environment: &[(&str, String)]) -> Out {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let owned = |(name, value): &(&str, String)| (name.to_string(), value.clone());
+        let environment = environment.iter().map(owned).collect();
+        let setup = Setup { config, server: server.to_owned(), environment, ..Setup::default() };
         Out { server: Server::start(folder.path(), &setup), _folder: folder }
     }
 
@@ -91,6 +102,35 @@ impl Out {
         list["destinations"].as_array().expect("a list").clone()
     }
 
+    /// Waits until `count` messages are queued. A delivered message counts until its delivery is
+    /// committed.
+    pub fn await_left(&self, count: u64) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let audit: Value =
+                serde_json::from_str(&self.ringpost(&["audit", "--json"])).expect("JSON");
+            assert_eq!(audit["adds_up"], true, "{audit}");
+            if audit["queued"] == count {
+                return;
+            }
+            assert!(Instant::now() < end, "{audit}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until `ringpost why` says this of the message.
+    pub fn await_why(&self, id: &str, sentence: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = self.ringpost(&["why", id]);
+            if said.contains(sentence) {
+                return said;
+            }
+            assert!(Instant::now() < end, "{said}\n{}", self.server.log_brief());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The log record of the first attempt.
     pub fn attempt(&self, to: &str) -> Value {
         let end = Instant::now() + PATIENCE;
@@ -106,6 +146,21 @@ impl Out {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// A receiver that takes this long for a message, and the most messages that it took at a time.
+pub fn counting(pause: Duration) -> (Receiver, Arc<AtomicUsize>) {
+    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let seen = Arc::clone(&most);
+    let receiver = Receiver::start(&[], move |line| {
+        if line.starts_with("DATA") {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            thread::sleep(pause);
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        None
+    });
+    (receiver, most)
 }
 
 pub fn outcome(attempt: &Value) -> &str {

@@ -2,10 +2,15 @@
 //! not back to this server. The real binary between a client and scripted servers.
 
 mod addresses;
+mod backlog;
+mod clock;
 mod destinations;
 mod kit;
+mod limits;
 mod loops;
 mod needs;
 mod own_limits;
 mod proxy;
+mod reload;
+mod slowing;
 mod unix;

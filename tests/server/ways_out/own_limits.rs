@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RData;
@@ -49,17 +46,10 @@ fn name_server(answers: &Arc<AtomicBool>) -> SocketAddr {
     server.address
 }
 
-/// Waits until `ringpost why` says this of the message.
+/// Waits until `ringpost why` says this of the message, which was not tried.
 fn await_why(out: &Out, id: &str, sentence: &str) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let said = out.ringpost(&["why", id]);
-        if said.contains(sentence) {
-            return assert!(said.contains("No delivery attempt yet."), "{said}");
-        }
-        assert!(Instant::now() < end, "{said}\n{}", out.server.log_brief());
-        thread::sleep(Duration::from_millis(10));
-    }
+    let said = out.await_why(id, sentence);
+    assert!(said.contains("No delivery attempt yet."), "{said}");
 }
 
 #[test]

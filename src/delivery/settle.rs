@@ -44,6 +44,7 @@ use crate::queue::record::recipients::Recipient;
 use crate::route::HopProtocol;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Classifier;
 use crate::wire::dsn::Kind;
 
 /// Bytes of a reply that a job keeps.
@@ -319,12 +320,13 @@ impl Settled {
     pub fn tell(
         &self,
         mail: &Mail,
+        rules: &Classifier,
         mut each: impl FnMut(AttemptOutcome, AttemptCategory, &Record<'_>),
     ) {
         let envelope = mail.envelope();
         let recipients: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
         let attempt = &*self.ended.attempt;
-        let host = Some(&*attempt.host).filter(|host| !host.is_empty());
+        let host = &*attempt.host;
         let hop = self.hop.as_ref().map_or("", |hop| &hop.name);
         let before_due_ms = self.due.ms_since(mail.received);
         let before_us = (u64::from(envelope.intake_ms) + before_due_ms).saturating_mul(1000);
@@ -337,7 +339,7 @@ impl Settled {
             };
             let category = match end {
                 End::Delivered => Category::Delivered,
-                End::Failed | End::Deferred => category_of(answer, host),
+                End::Failed | End::Deferred => category_of(rules, answer, host),
             };
             let is_well = *end == End::Delivered;
             let verdict = attempt.verdict.map(|verdict| verdict.to_string());
@@ -349,7 +351,7 @@ impl Settled {
                 tenant: envelope.labels.tenant,
                 campaign: envelope.labels.campaign,
                 hop,
-                host,
+                host: Some(host).filter(|host| !host.is_empty()),
                 address: attempt.address,
                 tls: attempt.tls,
                 cipher: attempt.cipher,

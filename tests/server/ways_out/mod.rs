@@ -8,4 +8,5 @@ mod loops;
 mod needs;
 mod own_limits;
 mod proxy;
+mod replies;
 mod unix;

@@ -51,6 +51,7 @@ use crate::delivery::writing::Desk;
 use crate::delivery::writing::Store;
 use crate::delivery::writing::written_of;
 use crate::handoff::Mesh;
+use crate::handoff::frames::Binds;
 use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Frame;
 use crate::handoff::frames::JobRef;
@@ -315,8 +316,21 @@ impl Running {
                 }
             }
             OwnerEffect::Send { to, frame } => self.send(to, frame),
-            // The metrics and `destination show` have it.
-            OwnerEffect::Log { .. } => (),
+            OwnerEffect::Log { destination, state, failures, returned } => Record::Destination {
+                destination: &destination,
+                state: match state.binds {
+                    Binds::BackingOff => "backing-off",
+                    Binds::Suspended => "suspended",
+                    _ => "working",
+                },
+                until_ms: state.until.and_then(|at| self.now().wall_at(at)).map(Wall::as_ms),
+                failures,
+                returned,
+                host: Some(&*state.last_host).filter(|host| !host.is_empty()),
+                last_error: state.last.as_ref().map(|answer| &*answer.text),
+                rule: state.evidence.as_ref().map(|evidence| &*evidence.rule),
+            }
+            .emit(),
         }
     }
 

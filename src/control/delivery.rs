@@ -249,4 +249,24 @@ mod tests {
         let blind = policy(&config, Secrets::Withhold).expect("nothing is read");
         assert!(blind.routes.next_hop(&question).auth.is_some_and(|user| user.password.is_empty()));
     }
+
+    #[test]
+    fn another_way_of_mail_has_another_fingerprint() {
+        let of = |text: &str| {
+            let host = HostFacts {
+                hostname: "mx.ours.test".to_owned(),
+                ports_from: 1024,
+                ..HostFacts::default()
+            };
+            fingerprint(&load(text, "f", &host).expect("it is good").config)
+        };
+        let route = "[[route]]\nnext = 'smtp:a.test:25'\n";
+        let destination = "[[destination]]\nrecipient_domain = ['a.test']\n";
+        let others = ["", "[[route]]\nnext = 'smtp:b.test:25'\n", destination];
+        for other in others {
+            assert_ne!(of(route), of(other), "{other}");
+        }
+        let limit = format!("[destination_defaults]\nconnections_max = 3\n{route}");
+        assert_eq!(of(route), of(&limit), "a limit moves no mail");
+    }
 }

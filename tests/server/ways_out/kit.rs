@@ -29,7 +29,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Out {
     pub server: Server,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Out {
@@ -41,6 +41,19 @@ impl Out {
     /// Sets failpoints.
     pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let setup = Out::setup(connect, delivery, config, failpoints);
+        Out { server: Server::start(folder.path(), &setup), folder }
+    }
+
+    /// The server dies, and another one starts on its spool with this config.
+    pub fn start_again(mut self, connect: &str, delivery: &str, config: &str) -> Out {
+        self.server.kill();
+        let setup = Out::setup(connect, delivery, config, "");
+        let server = Server::start(self.folder.path(), &setup);
+        Out { server, folder: self.folder }
+    }
+
+    fn setup(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Setup {
         let retry = match delivery.contains("retry_schedule") {
             true => "",
             false => "retry_schedule = ['1h']",
@@ -56,8 +69,7 @@ impl Out {
         );
         let server = "cores = \"0\"\n".to_owned();
         let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
-        let setup = Setup { config, server, environment, ..Setup::default() };
-        Out { server: Server::start(folder.path(), &setup), _folder: folder }
+        Setup { config, server, environment, ..Setup::default() }
     }
 
     /// Returns the id of the accepted message.

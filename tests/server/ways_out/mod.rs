@@ -3,6 +3,7 @@
 
 mod addresses;
 mod destinations;
+mod fallback;
 mod kit;
 mod loops;
 mod needs;

@@ -114,6 +114,12 @@ fn a_suspension_of_a_source_ends_and_a_slower_source_goes_on() {
 
     paused.await_for("later@paused.test", 1, PATIENCE);
     assert!(began.elapsed() >= Duration::from_secs(3) - EARLY, "after {:?}", began.elapsed());
+    let (log, name) = (out.server.log_text(), paused.address.to_string());
+    let told = log
+        .lines()
+        .filter(|line| line.contains("\"record\":\"destination\"") && line.contains(&name));
+    let told = told.map(|line| serde_json::from_str::<Value>(line).expect("JSON")["state"].take());
+    assert_eq!(told.collect::<Vec<_>>(), ["suspended", "working"], "{log}");
 }
 
 /// The rules of the operator also decide the category in the log and the words of the report.

@@ -130,7 +130,7 @@ fn print_row(row: &DestinationRow) {
             plain(&one.rule),
             time(one.at_ms),
             time(one.until_ms),
-            one.message,
+            one.message.as_deref().unwrap_or("a connection"),
             plain(&one.reply),
         );
     }

@@ -4,6 +4,8 @@
 
 use std::fmt::Display;
 use std::fs::File;
+use std::hash::DefaultHasher;
+use std::hash::Hasher;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +60,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         destinations: DestinationTable::build(&config.destinations, &config.destination_defaults),
         sources,
         tenants: TenantTable::build(&config.tenants),
+        fingerprint: fingerprint(config),
         retry,
         delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
         bounce: bounce(config),
@@ -74,6 +77,15 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         timeouts: config.delivery_timeouts.clone(),
         resolver: config.resolver.clone(),
     })
+}
+
+/// Of the routes, destinations and pools. Another release may get another number from the same
+/// config, which costs one pass over the mail that is filed.
+fn fingerprint(config: &Config) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let settings = (&config.routes, &config.destinations, &config.delivery.pool);
+    hasher.write(format!("{settings:?}").as_bytes());
+    hasher.finish()
 }
 
 /// The rules of the operator's files, before those compiled in.
@@ -236,5 +248,25 @@ mod tests {
         }
         let blind = policy(&config, Secrets::Withhold).expect("nothing is read");
         assert!(blind.routes.next_hop(&question).auth.is_some_and(|user| user.password.is_empty()));
+    }
+
+    #[test]
+    fn another_way_of_mail_has_another_fingerprint() {
+        let of = |text: &str| {
+            let host = HostFacts {
+                hostname: "mx.ours.test".to_owned(),
+                ports_from: 1024,
+                ..HostFacts::default()
+            };
+            fingerprint(&load(text, "f", &host).expect("it is good").config)
+        };
+        let route = "[[route]]\nnext = 'smtp:a.test:25'\n";
+        let destination = "[[destination]]\nrecipient_domain = ['a.test']\n";
+        let others = ["", "[[route]]\nnext = 'smtp:b.test:25'\n", destination];
+        for other in others {
+            assert_ne!(of(route), of(other), "{other}");
+        }
+        let limit = format!("[destination_defaults]\nconnections_max = 3\n{route}");
+        assert_eq!(of(route), of(&limit), "a limit moves no mail");
     }
 }

@@ -110,7 +110,7 @@ fn evidence_row(evidence: &Evidence, spool: &Spool) -> EvidenceRow {
         until_ms: evidence.until.as_ms(),
         rule: evidence.rule.to_string(),
         reply: evidence.reply.to_string(),
-        message: spool.public_id(evidence.message).to_string(),
+        message: evidence.message.map(|id| spool.public_id(id).to_string()),
     }
 }
 

@@ -252,11 +252,9 @@ fn error_sentence(error: Option<&str>, host: Option<&str>) -> Option<String> {
 
 fn evidence_sentence(evidence: &EvidenceRow) -> String {
     let EvidenceRow { at_ms, until_ms, rule, reply, message } = evidence;
-    format!(
-        "The rule {rule} has acted at {}, until {}, on the reply to {message}: {reply}",
-        at(*at_ms),
-        at(*until_ms)
-    )
+    let to = message.as_deref().unwrap_or("a connection");
+    let (at, until) = (at(*at_ms), at(*until_ms));
+    format!("The rule {rule} has acted at {at}, until {until}, on the reply to {to}: {reply}")
 }
 
 fn queued_sentences(queued: &QueuedJob, now_ms: u64) -> Vec<String> {
@@ -414,7 +412,7 @@ mod tests {
             until_ms: 2000,
             rule: "rules:7".to_owned(),
             reply: "450 too much".to_owned(),
-            message: "M".to_owned(),
+            message: Some("M".to_owned()),
         };
         Granted {
             binding,

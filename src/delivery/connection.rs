@@ -36,6 +36,7 @@ use crate::delivery::owner::Owner;
 use crate::delivery::owner::Take;
 use crate::delivery::resolve::domain_of;
 use crate::delivery::resolve::is_same_domain;
+use crate::delivery::verdict::classify;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -63,9 +64,9 @@ use crate::route::RequireTls;
 use crate::rt::timer;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Classified;
 use crate::wire::classify::Classifier;
 use crate::wire::classify::Measure;
-use crate::wire::classify::RemoteReply;
 use crate::wire::classify::Scope;
 use crate::wire::smtp::client_envelope::Mail;
 use crate::wire::smtp::client_envelope::MailRecipient;
@@ -229,10 +230,7 @@ fn not_opened(station: &Station, no_link: &NoLink) -> Ended {
     let policy = station.policy();
     let answer = answer_to(no_link.kind, &no_link.text);
     let action = match no_link.kind {
-        FailureKind::Refused => {
-            let said = Said::of(&policy.replies, &answer, &no_link.host);
-            said.action(&policy.replies, None)
-        }
+        FailureKind::Refused => Said::of(&policy.replies, &answer, &no_link.host).action(None),
         _ => None,
     };
     Ended { action, ..only(link_end(no_link.kind, answer, &no_link.host)) }
@@ -240,18 +238,17 @@ fn not_opened(station: &Station, no_link: &NoLink) -> Ended {
 
 /// There is no other connection for the job.
 fn not_opened_again<P: Port>(seat: &mut Seat<P>, no_link: NoLink, is_lacking: bool) {
+    let mut end = not_opened(seat.port.station(), &no_link);
     let what = match (no_link.barred, no_link.kind) {
         (Some(address), _) => looped(seat.job(), &no_link.host, address),
         (None, FailureKind::Ours(limit)) => What::Returned(Returned::OurLimit(limit)),
         (None, _) => unreached(&no_link),
     };
-    // Other mail can still be sent to a host that lacks something, or by another way of TLS.
-    let is_of_mail = is_lacking || no_link.barred.is_some() || no_link.kind == FailureKind::Tls;
-    let link = match is_of_mail {
-        true => LinkEnd::Closed,
-        false => link_end(no_link.kind, answer_to(no_link.kind, &no_link.text), &no_link.host),
-    };
-    seat.ended(&only(link));
+    if is_lacking || no_link.barred.is_some() || no_link.kind == FailureKind::Tls {
+        // Other mail can still be sent to a host that lacks something, or by another way of TLS.
+        end.link = LinkEnd::Closed;
+    }
+    seat.ended(&end);
     seat.answer(what, None);
 }
 
@@ -273,50 +270,37 @@ fn link_end(kind: FailureKind, answer: Answer, host: &str) -> LinkEnd {
 
 /// What the rules say of a reply.
 struct Said<'a> {
+    rules: &'a Classifier,
     answer: &'a Answer,
-    classified: Option<crate::wire::classify::Classified>,
+    classified: Classified,
 }
 
 impl Said<'_> {
-    fn of<'a>(rules: &Classifier, answer: &'a Answer, host: &str) -> Said<'a> {
-        let words = answer.text.split_at_checked(3).filter(|_| answer.remote);
-        let classified = words.map(|(code, rest)| {
-            let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
-            rules.classify(&RemoteReply {
-                code: code.parse().unwrap_or(0),
-                enhanced,
-                text: rest.get(1..).unwrap_or(""),
-                host: Some(host).filter(|host| !host.is_empty()),
-            })
-        });
-        Said { answer, classified }
+    fn of<'a>(rules: &'a Classifier, answer: &'a Answer, host: &str) -> Said<'a> {
+        Said { rules, answer, classified: classify(rules, answer, host) }
     }
 
     fn asks_for_less(&self) -> bool {
-        let is_rate = self.classified.is_some_and(|said| {
-            said.verdict.category == Category::RateLimited && self.answer.status.0 == 4
-        });
-        is_rate || self.answer.text.starts_with("421")
+        let is_rate = self.classified.verdict.category == Category::RateLimited;
+        is_rate && self.answer.status.0 == 4 || self.answer.text.starts_with("421")
     }
 
-    fn action(&self, rules: &Classifier, of: Option<&Delivery>) -> Option<RuleAction> {
-        let classified = self.classified?;
-        let action = classified.action?;
+    fn action(&self, of: Option<&Delivery>) -> Option<RuleAction> {
+        let action = self.classified.action?;
         let (now, text) = (Wall::now(), &self.answer.text);
+        let rule = self.classified.rule.map(|rule| self.rules.name_of(rule));
         let evidence = Arc::new(Evidence {
             at: now,
-            rule: classified.rule.map(|rule| rules.name_of(rule)).unwrap_or_default().into(),
+            rule: rule.unwrap_or_default().into(),
             reply: text[..text.floor_char_boundary(EVIDENCE_REPLY_MAX)].into(),
-            message: of.map_or(crate::base::MessageId::from_u64(0), |delivery| delivery.mail.id),
+            message: of.map(|delivery| delivery.mail.id),
             until: now.plus(action.time),
         });
-        let (time, scope) = (
-            action.time,
-            match action.scope {
-                Scope::Source => Blame::Source,
-                Scope::Destination => Blame::Destination,
-            },
-        );
+        let time = action.time;
+        let scope = match action.scope {
+            Scope::Source => Blame::Source,
+            Scope::Destination => Blame::Destination,
+        };
         Some(match action.measure {
             Measure::Slow { percent } => {
                 RuleAction::Slow { percent: percent.into(), evidence, time, scope }
@@ -497,7 +481,7 @@ fn judge(station: &Station, link: &Link, delivery: &Delivery, sending: Sending) 
                 if asks_for_less.is_none() && said.asks_for_less() {
                     asks_for_less = Some(Arc::new(answer.clone()));
                 }
-                action = action.or_else(|| said.action(&policy.replies, Some(delivery)));
+                action = action.or_else(|| said.action(Some(delivery)));
                 (refused(stage, &reply), answer)
             }
             Outcome::Local(reply) => (End::Failed, answer_of(&reply, false)),

@@ -692,8 +692,15 @@ impl Home {
         for (key, job) in &self.jobs {
             let reference = JobRef { key: *key, incarnation: job.incarnation };
             match &job.state {
-                State::Out { owner, since } if mono.since(*since) >= CHECK_AFTER => {
-                    out.entry(*owner).or_default().push(reference);
+                State::Out { owner, since } => {
+                    if mono.since(*since) >= CHECK_AFTER {
+                        out.entry(*owner).or_default().push(reference);
+                    }
+                    // A destination with a low rate holds jobs for long.
+                    if self.has_deadline(*key) {
+                        let frame = Frame::Recall { job: reference, home: self.me };
+                        self.effects.push(HomeEffect::Send { to: *owner, frame });
+                    }
                 }
                 State::Waiting { since, .. } if mono.since(*since) >= WAIT_PATIENCE => {
                     long.push((job.head.schedule.due_ms, *key));

@@ -179,6 +179,10 @@ impl Job {
         matches!(self.state, State::Writing(_))
     }
 
+    pub fn is_resolving(&self) -> bool {
+        matches!(self.state, State::Resolving(_))
+    }
+
     pub fn is_looking_up(&self) -> bool {
         matches!(self.state, State::Resolving(Lookup::UnderWay))
     }
@@ -290,7 +294,8 @@ pub struct Deadlines {
 impl Deadlines {
     pub fn of(head: &Head, received: Wall, life: &Life, warning: Option<Duration>) -> Deadlines {
         let warning = warning.filter(|_| !head.warned);
-        let fallback = life.fallback_after.filter(|_| !head.falls_back);
+        // Mail that only waits, as for a rate, does not fall back.
+        let fallback = life.fallback_after.filter(|_| !head.falls_back && head.attempts > 0);
         Deadlines {
             warning: warning.map(|after| received.plus(after)),
             fallback: fallback.map(|after| received.plus(after)),

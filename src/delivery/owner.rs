@@ -37,6 +37,7 @@ use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
 use crate::delivery::capacity::Request;
 use crate::delivery::capacity::Stage;
+use crate::delivery::destination::Counters;
 use crate::delivery::destination::Destination;
 use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
@@ -116,11 +117,13 @@ pub enum OwnerEffect {
         to: ShardId,
         frame: Frame,
     },
-    /// A destination begins or ceases to rest.
+    /// A destination begins or ceases to rest. `returned`: jobs that went back to their homes unsent
+    /// since the destination is known.
     Log {
         destination: Box<str>,
-        state: Arc<GrantState>,
-        queued: usize,
+        state: Box<GrantState>,
+        failures: u64,
+        returned: u64,
     },
 }
 
@@ -541,11 +544,16 @@ impl Owner {
         let entry = &mut self.entries[index as usize];
         let pool = entry.hop.pool.clone();
         let state = entry.destination.state(pool.as_deref(), &self.policy.sources, now);
-        let rests = matches!(state.binds, Binds::BackingOff | Binds::Suspended);
+        let rests = match state.binds {
+            // Hides whether it rests otherwise.
+            Binds::Paused => return,
+            Binds::BackingOff | Binds::Suspended => true,
+            _ => false,
+        };
         if std::mem::replace(&mut entry.is_resting, rests) != rests {
-            let destination = entry.destination.name.clone();
-            let queued = entry.grants.waiting() as usize;
-            self.effects.push(OwnerEffect::Log { destination, state: Arc::new(state), queued });
+            let Counters { failures, returned, .. } = entry.destination.counters;
+            let (destination, state) = (entry.destination.name.clone(), Box::new(state));
+            self.effects.push(OwnerEffect::Log { destination, state, failures, returned });
         }
     }
 

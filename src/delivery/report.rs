@@ -176,7 +176,7 @@ impl Reporter {
                     mailbox: recipient.mailbox,
                     orcpt: recipient.orcpt,
                     status: status_of(paper.kind, answer.status),
-                    category: category_of(answer, Some(&attempt.host)),
+                    category: category_of(&policy.replies, answer, &attempt.host),
                     reply: answer.remote.then_some(&*answer.text),
                     cause: cause.as_deref(),
                     // RFC 3464 s2.3.5: the server that replied, if one did.

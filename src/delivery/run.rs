@@ -51,6 +51,7 @@ use crate::delivery::writing::Desk;
 use crate::delivery::writing::Store;
 use crate::delivery::writing::written_of;
 use crate::handoff::Mesh;
+use crate::handoff::frames::Binds;
 use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Frame;
 use crate::handoff::frames::JobRef;
@@ -165,7 +166,7 @@ impl Running {
         for store in running.stores.values() {
             store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&running))));
         }
-        running.home_event(HomeEvent::Start { refile: false });
+        running.home_event(HomeEvent::Start { refile: running.is_filed_otherwise() });
         running
     }
 
@@ -207,11 +208,12 @@ impl Running {
 
     /// A reload: what was resolved under the old policy is resolved again.
     pub fn replace_policy(&self, policy: &Arc<DeliveryPolicy>) {
-        self.station.policy.replace(Arc::clone(policy));
+        let before = self.station.policy.replace(Arc::clone(policy));
+        let refile = before.fingerprint != policy.fingerprint;
         let generation = self.routes.replace_policy(Arc::clone(policy));
         self.with_owner(|owner, _| owner.replace_policy(Arc::clone(policy)));
         let policy = home_policy(policy, generation, self.shards);
-        self.home_event(HomeEvent::Reload { policy, refile: true });
+        self.home_event(HomeEvent::Reload { policy, refile });
     }
 
     /// No new attempt from here on; those under way end and are written.
@@ -321,8 +323,21 @@ impl Running {
                 }
             }
             OwnerEffect::Send { to, frame } => self.send(to, frame),
-            // The metrics and `destination show` have it.
-            OwnerEffect::Log { .. } => (),
+            OwnerEffect::Log { destination, state, failures, returned } => Record::Destination {
+                destination: &destination,
+                state: match state.binds {
+                    Binds::BackingOff => "backing-off",
+                    Binds::Suspended => "suspended",
+                    _ => "working",
+                },
+                until_ms: state.until.and_then(|at| self.now().wall_at(at)).map(Wall::as_ms),
+                failures,
+                returned,
+                host: Some(&*state.last_host).filter(|host| !host.is_empty()),
+                last_error: state.last.as_ref().map(|answer| &*answer.text),
+                rule: state.evidence.as_ref().map(|evidence| &*evidence.rule),
+            }
+            .emit(),
         }
     }
 
@@ -341,7 +356,7 @@ impl Running {
                 }
             }
             HomeEffect::Remove { ticket, id } => self.remove(ticket, id),
-            HomeEffect::Refiled => (),
+            HomeEffect::Refiled => self.note_refiled(),
             HomeEffect::Log(note) => tell(note, |id| self.public_id(id)),
             HomeEffect::ReadDue { partition, from, until_ms, max } => {
                 let lost = HomeEvent::Unread(Errand::Due { partition });
@@ -371,6 +386,27 @@ impl Running {
                 let lost = HomeEvent::Unread(Errand::List { ticket });
                 self.read(id.partition(), lost, move |store| reading::list(store, ticket, id));
             }
+        }
+    }
+
+    /// Whether the settings differ from those that jobs on disk are filed under. A store that cannot be
+    /// read counts as different.
+    fn is_filed_otherwise(&self) -> bool {
+        let fingerprint = self.station.policy().fingerprint;
+        let differs =
+            |store: &Store| store.partition.filed_under().ok().flatten() != Some(fingerprint);
+        self.stores.values().any(differs)
+    }
+
+    /// All jobs on disk are filed under the present settings.
+    fn note_refiled(&self) {
+        let fingerprint = self.station.policy().fingerprint;
+        for store in self.stores.values() {
+            let (partition, reader) = (Arc::clone(&store.partition), self.desk.reader.clone());
+            task::spawn(async move {
+                // If it fails, the next start refiles once more.
+                let _ = reader.run(move || partition.set_filed_under(fingerprint)).await;
+            });
         }
     }
 

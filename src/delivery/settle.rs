@@ -44,6 +44,7 @@ use crate::queue::record::recipients::Recipient;
 use crate::route::HopProtocol;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Classifier;
 use crate::wire::dsn::Kind;
 
 /// Bytes of a reply that a job keeps.
@@ -132,8 +133,8 @@ impl Context<'_> {
         }
     }
 
-    fn schedule(&self, job: &Job, warned: bool, due: Wall) -> Schedule {
-        let head = Head { warned, ..job.head.clone() };
+    fn schedule(&self, job: &Job, (attempts, warned): (u32, bool), due: Wall) -> Schedule {
+        let head = Head { attempts, warned, ..job.head.clone() };
         let deadlines = Deadlines::of(&head, self.received(job), &self.life, self.rules.warning);
         let filed = self.backlog;
         let filed = filed.map(|flow| Filed { flow, deadline_ms: deadlines.first().as_ms() });
@@ -184,7 +185,13 @@ impl Context<'_> {
                 false => now.plus(DUE_AHEAD),
             };
             // The last attempt is made when the message expires, not left out.
-            let due = wait_end.max(ended.not_before).min(expiry);
+            let mut due = wait_end.max(ended.not_before).min(expiry);
+            // The fallback relay is asked in time.
+            if let Some(after) = self.life.fallback_after
+                && received.plus(after) > now
+            {
+                due = due.min(received.plus(after));
+            }
             let is_late = self.rules.warning.is_some_and(|after| now >= received.plus(after));
             let delayed = is_late && !job.head.warned;
             if delayed {
@@ -197,7 +204,7 @@ impl Context<'_> {
                 last_reply: cut(&last.text).into(),
                 warned,
                 recipients: deferred.iter().map(|(index, _)| *index).collect(),
-                ..self.image(job, self.schedule(job, warned, due))
+                ..self.image(job, self.schedule(job, (attempts, warned), due))
             });
             again = Some(due);
         }
@@ -212,7 +219,7 @@ impl Context<'_> {
     /// The sender is told that the mail is late. The job is due as before.
     pub fn warn(&self, job: &Job, answer: &Answer) -> Write {
         let due = Wall::from_ms(job.head.schedule.due_ms);
-        let schedule = self.schedule(job, true, due);
+        let schedule = self.schedule(job, (job.head.attempts, true), due);
         let told = job.recipients.iter().map(|index| tell_delay(*index, answer)).collect();
         let image = JobImage {
             warned: true,
@@ -319,12 +326,13 @@ impl Settled {
     pub fn tell(
         &self,
         mail: &Mail,
+        rules: &Classifier,
         mut each: impl FnMut(AttemptOutcome, AttemptCategory, &Record<'_>),
     ) {
         let envelope = mail.envelope();
         let recipients: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
         let attempt = &*self.ended.attempt;
-        let host = Some(&*attempt.host).filter(|host| !host.is_empty());
+        let host = &*attempt.host;
         let hop = self.hop.as_ref().map_or("", |hop| &hop.name);
         let before_due_ms = self.due.ms_since(mail.received);
         let before_us = (u64::from(envelope.intake_ms) + before_due_ms).saturating_mul(1000);
@@ -337,7 +345,7 @@ impl Settled {
             };
             let category = match end {
                 End::Delivered => Category::Delivered,
-                End::Failed | End::Deferred => category_of(answer, host),
+                End::Failed | End::Deferred => category_of(rules, answer, host),
             };
             let is_well = *end == End::Delivered;
             let verdict = attempt.verdict.map(|verdict| verdict.to_string());
@@ -349,7 +357,7 @@ impl Settled {
                 tenant: envelope.labels.tenant,
                 campaign: envelope.labels.campaign,
                 hop,
-                host,
+                host: Some(host).filter(|host| !host.is_empty()),
                 address: attempt.address,
                 tls: attempt.tls,
                 cipher: attempt.cipher,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::handoff::frame::Answer;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Classified;
 use crate::wire::classify::Classifier;
 use crate::wire::classify::RemoteReply;
 use crate::wire::dsn::Kind;
@@ -42,26 +43,30 @@ pub fn cause_text(answer: &Answer) -> Option<String> {
     }
 }
 
-pub fn category_of(answer: &Answer, host: Option<&str>) -> Category {
-    thread_local! {
-        static RULES: Classifier = Classifier::built_in();
-    }
-    if let Some(cause) = answer.cause {
-        return Cause::verdict(cause).category;
-    }
+/// What the rules say of an answer that begins with a reply code.
+pub fn classify(rules: &Classifier, answer: &Answer, host: &str) -> Classified {
     let (code, text) = match answer.text.split_at_checked(3) {
         Some((code, rest)) => (code.parse().unwrap_or(0), rest.get(1..).unwrap_or("")),
         None => (0, &*answer.text),
     };
     // Without an enhanced code only the class is set, so the text decides.
     let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
-    let reply = RemoteReply { code, enhanced, text, host };
-    RULES.with(|rules| rules.classify(&reply).verdict.category)
+    let host = Some(host).filter(|host| !host.is_empty());
+    rules.classify(&RemoteReply { code, enhanced, text, host })
+}
+
+pub fn category_of(rules: &Classifier, answer: &Answer, host: &str) -> Category {
+    match answer.cause {
+        Some(cause) => Cause::verdict(cause).category,
+        None => classify(rules, answer, host).verdict.category,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::wire::classify::RulesFile;
 
     #[test]
     fn a_status_fits_its_report() {
@@ -84,12 +89,18 @@ mod tests {
         assert_eq!(cause_text(&said), None);
         let expired = Answer { cause: Some(Cause::Expired), ..said.clone() };
         assert_eq!(cause_text(&expired).as_deref(), Some(Cause::Expired.text()));
-        assert_eq!(category_of(&expired, None), Category::Expired);
+        let rules = Classifier::built_in();
+        assert_eq!(category_of(&rules, &expired, ""), Category::Expired);
         let ours = Answer::ours(Cause::NoDomain, "x.test: none");
         let text = "The domain does not exist. (x.test: none)";
         assert_eq!(cause_text(&ours).as_deref(), Some(text));
         let full = Answer { status: (5, 0, 0), text: "550 mailbox full".into(), ..said };
-        assert_eq!(category_of(&full, None), Category::QuotaFull);
+        assert_eq!(category_of(&rules, &full, ""), Category::QuotaFull);
+        // The operator's rules come first.
+        let (name, text) = ("own", "550 | * | mailbox full | policy | follow");
+        let own = Classifier::with(&[RulesFile { name, text }]).expect("the rule is valid");
+        assert_eq!(category_of(&own, &full, ""), Category::Policy);
+        assert_eq!(category_of(&own, &expired, ""), Category::Expired);
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::queue::record::outer::RecordFault;
 use crate::queue::store::schedule;
 use crate::queue::store::schedule::Messages;
 use crate::route::delivery::DeliveryPolicy;
+use crate::wire::classify::Classifier;
 
 /// A partition that lives on this shard.
 #[derive(Clone)]
@@ -86,7 +87,7 @@ impl Desk {
         if written != Written::Done {
             return (written, Vec::new());
         }
-        self.tell(write, &notes);
+        self.tell(write, &policy.replies, &notes);
         let reports = Arc::into_inner(settlement).map(|done| done.reports);
         (written, reports.unwrap_or_default())
     }
@@ -109,13 +110,13 @@ impl Desk {
     }
 
     /// One log record for each recipient, and the counts.
-    fn tell(&self, write: &Write, notes: &[Note]) {
+    fn tell(&self, write: &Write, rules: &Classifier, notes: &[Note]) {
         if let Some(settled) = &write.settled {
             if write.tally.delivered > 0 {
                 let age_ms = settled.now.ms_since(write.mail.received);
                 self.histograms.record(Stage::Delivered, age_ms.saturating_mul(1000));
             }
-            settled.tell(&write.mail, |outcome, category, record| {
+            settled.tell(&write.mail, rules, |outcome, category, record| {
                 self.observed.metrics.attempts_total.add(outcome, category, 1);
                 record.emit();
             });

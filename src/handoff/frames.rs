@@ -227,7 +227,8 @@ pub struct Evidence {
     pub rule: Box<str>,
     /// The reply, cut to 200 bytes.
     pub reply: Box<str>,
-    pub message: MessageId,
+    /// `None`: the server refused the connection.
+    pub message: Option<MessageId>,
     pub until: Wall,
 }
 

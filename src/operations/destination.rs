@@ -119,8 +119,8 @@ pub struct EvidenceRow {
     pub until_ms: u64,
     pub rule: String,
     pub reply: String,
-    /// The message that was answered so.
-    pub message: String,
+    /// The message that was answered so. None: the server refused the connection.
+    pub message: Option<String>,
 }
 
 /// A source as the destination treats it.

@@ -29,6 +29,8 @@ pub struct DeliveryPolicy {
     pub destinations: DestinationTable,
     pub sources: SourceTable,
     pub tenants: TenantTable,
+    /// Of all settings that decide the destination of mail: other settings, another number.
+    pub fingerprint: u64,
     pub retry: RetrySchedule,
     /// The age at which the sender gets a delay warning; `None`: no warning.
     pub delay_warning: Option<Duration>,
@@ -97,6 +99,7 @@ impl DeliveryPolicy {
             ),
             sources: SourceTable::build(Vec::new(), &[]),
             tenants: TenantTable::build(&config.tenants),
+            fingerprint: 0,
             retry: RetrySchedule::default(),
             delay_warning: None,
             bounce: BouncePolicy {

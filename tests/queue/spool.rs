@@ -511,3 +511,19 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
     let fault = other.local_id(foreign).expect_err("it is of another spool").to_string();
     assert!(fault.contains("another spool") && fault.contains(&number.to_string()), "{fault}");
 }
+
+/// The settings that jobs are filed under are known after a restart, and a new spool has none.
+#[test]
+fn a_partition_knows_what_its_jobs_are_filed_under() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let known = |rig: &Rig| rig.spool.partitions()[0].filed_under().expect("it can be read");
+    let rig = Rig::open(folder.path());
+    assert_eq!(known(&rig), None);
+    for fingerprint in [7, u64::MAX] {
+        rig.spool.partitions()[0].set_filed_under(fingerprint).expect("it can be written");
+    }
+    rig.close();
+    let rig = Rig::open(folder.path());
+    assert_eq!(known(&rig), Some(u64::MAX));
+    rig.close();
+}

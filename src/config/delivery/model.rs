@@ -107,8 +107,8 @@ section! {
         /// "421 | * | too many messages | rate-limited | slow | slow 50% 10m source". The fields are
         /// reply codes, provider, words, category, advice, and optionally an action: "slow 50% 10m
         /// source", "suspend 2h source" or "suspend 30m destination". A provider is defined by a line
-        /// "@isp | .isp.example"; `ringpost route test --reply` shows which rule matches. In this version an action is shown and
-        /// not carried out.
+        /// "@isp | .isp.example"; `ringpost route test --reply` shows which rule matches, and
+        /// `ringpost destination show` the latest actions with the replies that caused them.
         reply_rules: Vec<PathBuf> = Is("[]"), Live;
         /// Connections to all destinations together. When all are in use, mail waits.
         connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
@@ -225,14 +225,16 @@ section! {
         max_age: Option<Duration> = Unset("'1d'"), Live, SECOND_MS => 60 * DAY_MS;
         /// The class of the mail: "urgent", "normal" or "bulk". The classes of a tenant share each
         /// destination 20 : 5 : 1. A class gains nothing against other tenants. If not set, mail of a
-        /// broadcast stream is "bulk" and other mail is "normal". In this version it is shown by
-        /// `ringpost route test` and has no other effect.
+        /// broadcast stream is "bulk" and other mail is "normal".
         class: Option<Class> = Unset("'urgent'"), Live;
         /// Where mail goes when it could not be delivered to the next hop for `fallback_after`: a relay,
         /// in the notation of `next`. A password is sent to it only if a route names the same servers as
-        /// its next hop. In this version it is shown by `ringpost route test` and not used.
+        /// its next hop.
         fallback: Option<RouteNext> = Unset("'smtp:fallback.example.com:587'"), Live;
-        /// How long delivery to the next hop must have failed before `fallback` is used.
+        /// The age at which mail that was tried at least once goes to `fallback`. Other mail goes there
+        /// while its destination has failed for so long, but for one message at a time that finds out
+        /// whether the destination works again. Mail that only waits, for a rate or for a destination
+        /// that is paused, does not.
         fallback_after: Duration = Is("'1h'"), Live, SECOND_MS => 60 * DAY_MS;
     }
 }

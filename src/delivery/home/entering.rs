@@ -219,7 +219,9 @@ impl Home {
             return;
         }
         let Some((flow, partition, from)) = self.refiling.left.pop_front() else {
-            if std::mem::take(&mut self.refiling.is_whole) {
+            // Flows that did not fit into memory are searched for later.
+            if self.refiling.is_whole && !self.flows.is_incomplete() {
+                self.refiling.is_whole = false;
                 self.effects.push(HomeEffect::Refiled);
             }
             return;
@@ -472,6 +474,11 @@ impl Home {
         let filed = known.head.schedule.filed.map(|filed| filed.flow);
         let is_refiled = known.head.need == Need::Refile;
         known.route = Some(route);
+        if self.falls_back(job.key) {
+            let known = self.jobs.get_mut(&job.key).expect("it is being resolved");
+            known.head.falls_back = true;
+            return self.begin_lookup(job);
+        }
         if let Some(flow) = filed.filter(|flow| *flow != key && !is_refiled) {
             self.refile_flow(flow);
         }

@@ -38,7 +38,7 @@ impl Home {
     }
 
     fn queue(&mut self, job: JobRef, is_behind: bool) {
-        let at = self.deadlines_of(job.key).first();
+        let at = self.next_deadline(job.key);
         let known = self.jobs.get_mut(&job.key).expect("it waits");
         let route = known.route.as_ref().expect("it was resolved");
         let (flow, weight) = (route.flow, route.weight);
@@ -208,14 +208,53 @@ impl Home {
         deadlines
     }
 
-    fn has_deadline(&self, key: JobKey) -> bool {
-        self.deadlines_of(key).first() <= self.now.schedule
+    /// When the fallback relay takes over because the destination, not the job, has failed for so
+    /// long. Not for a job that may be the next probe of the destination.
+    fn diverts_at(&self, key: JobKey) -> Option<Wall> {
+        let Now { mono, schedule, .. } = self.now;
+        let job = &self.jobs[&key];
+        let route = job.route.as_ref().filter(|_| !job.head.falls_back)?;
+        let after = route.life.fallback_after?;
+        let target = self.targets.get(&route.flow.target)?;
+        let failed = mono.since(target.state.failing_since?);
+        let others = target.waiting() + target.out() - u32::from(!job.is_resolving());
+        let rests = target.state.until.is_some_and(|until| mono < until);
+        (rests || others > 0).then(|| schedule.plus(after.saturating_sub(failed)))
+    }
+
+    /// Whether the time of the fallback relay has come.
+    pub(super) fn falls_back(&self, key: JobKey) -> bool {
+        let at = [self.deadlines_of(key).fallback, self.diverts_at(key)];
+        at.into_iter().flatten().any(|at| at <= self.now.schedule)
+    }
+
+    fn next_deadline(&self, key: JobKey) -> Wall {
+        let first = self.deadlines_of(key).first();
+        self.diverts_at(key).map_or(first, |at| at.min(first))
+    }
+
+    pub(super) fn has_deadline(&self, key: JobKey) -> bool {
+        self.next_deadline(key) <= self.now.schedule
+    }
+
+    /// The deadlines of queued jobs, now that their destination fails.
+    fn renew_deadlines(&mut self, id: u64) {
+        let queued: Vec<JobRef> = self.targets[&id].queued().collect();
+        for JobRef { key, .. } in queued {
+            let at = self.next_deadline(key);
+            let known = self.jobs.get_mut(&key).expect("a queued job is in the map");
+            if let State::Waiting { deadline: Some(before), .. } = &mut known.state {
+                self.deadlines.remove(&(std::mem::replace(before, at), key));
+                self.deadlines.insert((at, key));
+            }
+        }
     }
 
     /// Event 6: a job that waits is given up, asks for the fallback relay, or its sender is told.
     pub(super) fn on_deadline(&mut self, key: JobKey) {
         let now = self.now.schedule;
         let deadlines = self.deadlines_of(key);
+        let falls_back = self.falls_back(key);
         let job = self.reference(key);
         let known = self.jobs.get_mut(&key).expect("a job with a deadline is in the map");
         if let State::Waiting { deadline, .. } = &mut known.state {
@@ -228,7 +267,7 @@ impl Home {
             ended.attempt.host = self.targets[&known.flow().target].state.last_host.clone();
             let write = self.context(key, None).settle(known, ended);
             self.write(key, write);
-        } else if deadlines.fallback.is_some_and(|at| at <= now) {
+        } else if falls_back {
             known.head.falls_back = true;
             self.begin_lookup(job);
         } else if deadlines.warning.is_some_and(|at| at <= now) {
@@ -236,7 +275,8 @@ impl Home {
             let write = self.context(key, None).warn(&self.jobs[&key], &answer);
             self.write(key, write);
         } else {
-            let at = deadlines.first();
+            let at = self.next_deadline(key);
+            let known = self.jobs.get_mut(&key).expect("it was there");
             if let State::Waiting { deadline, .. } = &mut known.state {
                 *deadline = Some(at);
             }
@@ -316,7 +356,11 @@ impl Home {
             }
             target.set_owner(from);
         }
+        let fails = state.failing_since.is_some();
         let is_more = target.grant(places, state, self.now.mono);
+        if fails {
+            self.renew_deadlines(id);
+        }
         self.pump(id);
         if is_more {
             self.flows.list_target(id);
@@ -349,8 +393,13 @@ impl Home {
             return self.remove(job.key, true);
         }
         if !self.apply_pending(job.key) {
-            let is_behind = self.is_behind(job.key);
-            self.queue(job, is_behind);
+            match self.has_deadline(job.key) {
+                true => self.on_deadline(job.key),
+                false => {
+                    let is_behind = self.is_behind(job.key);
+                    self.queue(job, is_behind);
+                }
+            }
         }
         self.look_after(target);
     }

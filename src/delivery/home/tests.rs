@@ -410,7 +410,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
             rig.now = now_at(4 * 3_600_000);
             HomeEvent::Tick
         },
-        ["=", "=", "=", "writing: want again", "out: check", "="],
+        ["=", "=", "=", "writing: want again", "out: recall check", "="],
     ),
     (
         "6 expiry",
@@ -421,7 +421,7 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
             rig.now = now_at(5 * 86_400_000);
             HomeEvent::Tick
         },
-        ["=", "=", "=", "writing: want end", "out: check", "="],
+        ["=", "=", "=", "writing: want end", "out: recall check", "="],
     ),
     ("7 tried", |rig| rig.settle(ends(End::Delivered)), ["-", "-", "-", "-", "writing: end", "-"]),
     ("7 deferred", |rig| rig.settle(deferred()), ["-", "-", "-", "-", "writing: again", "-"]),
@@ -630,4 +630,125 @@ fn mail_that_expires_at_once_is_written_a_part_at_a_time() {
         rig.home.check();
     }
     assert_eq!(rig.home.figures().0, rig.home.figures().1, "what is out is left");
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A route whose fallback relay is asked after an hour.
+fn route_with_fallback(now: Now) -> Resolution {
+    let Ok(mut route) = Arc::try_unwrap(route(TARGET, 1, now)) else { panic!("it is new") };
+    route.life.fallback_after = Some(Duration::from_millis(HOUR_MS));
+    Resolution::Hop(Arc::new(route))
+}
+
+impl Rig {
+    /// Not a jump of the clock.
+    fn wait_until(&mut self, ms: u64) {
+        self.home.now = now_at(ms - 1);
+        self.now = now_at(ms);
+    }
+
+    /// The owner has failed since this time, and rests until then.
+    fn failing(&self, since: Now, until: Now) -> HomeEvent {
+        let state = GrantState {
+            binds: Binds::BackingOff,
+            until: Some(until.mono),
+            failing_since: Some(since.mono),
+            ..GrantState::default()
+        };
+        let (target, from, total, per_flow) = (TARGET, OWNER, 0, 0);
+        HomeEvent::Frame(Frame::Grant { target, from, total, per_flow, state: Arc::new(state) })
+    }
+
+    fn asks_for_fallback(&self) -> bool {
+        self.home.question(self.job).is_some_and(|question| question.falls_back)
+    }
+}
+
+#[test]
+fn mail_that_has_failed_for_so_long_goes_to_the_fallback_relay() {
+    // Attempts, age, and whether the fallback relay is asked.
+    for (attempts, age_ms, is_asked) in
+        [(0, 2 * HOUR_MS, false), (1, HOUR_MS - 1, false), (1, HOUR_MS, true)]
+    {
+        let mut rig = Rig::new();
+        rig.home.tell(row_due(now_at(0)));
+        rig.wait_until(age_ms);
+        rig.on(HomeEvent::Tick);
+        rig.on(rig.met());
+        let image = JobImage { attempts, ..image(START_MS) };
+        rig.on(rig.read(Found::Job { mail: mail(KEY.0, 3), image }));
+        rig.on(rig.resolved(route_with_fallback(rig.now)));
+        let state = if is_asked { "resolving" } else { "out" };
+        assert_eq!(
+            (rig.state(), rig.asks_for_fallback()),
+            (state, is_asked),
+            "{attempts} {age_ms}"
+        );
+        if is_asked {
+            rig.on(rig.resolved(Resolution::Hop(route(TARGET + 1, 1, rig.now))));
+            assert_eq!((rig.state(), &*rig.wanted()), ("out", "deliver"));
+        }
+    }
+}
+
+#[test]
+fn a_destination_that_has_failed_for_so_long_loses_its_mail_to_the_fallback_relay() {
+    let waiting = || {
+        let mut rig = Rig::in_state("resolving");
+        rig.on(rig.resolved(route_with_fallback(rig.now)));
+        rig.on(rig.settle(What::Returned(Returned::NoPlaces)));
+        rig
+    };
+    let (later, probe) = (now_at(3 * HOUR_MS), now_at(HOUR_MS));
+    // Since when it fails, until when it rests, and whether the fallback relay is asked.
+    for (since_ms, until, is_asked) in
+        [(0, later, true), (HOUR_MS + 1, later, false), (0, probe, false)]
+    {
+        let mut rig = waiting();
+        rig.wait_until(2 * HOUR_MS);
+        rig.on(rig.failing(now_at(since_ms), until));
+        let state = if is_asked { "resolving" } else { "waiting" };
+        assert_eq!((rig.state(), rig.asks_for_fallback()), (state, is_asked), "{since_ms}");
+    }
+    // In time, without a word of the owner.
+    let mut rig = waiting();
+    rig.on(rig.failing(now_at(0), later));
+    rig.wait_until(HOUR_MS);
+    rig.on(HomeEvent::Tick);
+    assert!(rig.asks_for_fallback());
+}
+
+#[test]
+fn a_job_that_an_owner_holds_too_long_expires_at_home() {
+    let mut rig = Rig::in_state("out");
+    rig.wait_until(5 * 86_400_000);
+    rig.on(HomeEvent::Tick);
+    assert_eq!((rig.state(), &*rig.wanted()), ("out", "recall check"));
+    rig.on(rig.settle(What::Returned(Returned::Recalled)));
+    assert_eq!((rig.state(), &*rig.wanted()), ("writing", "end"));
+}
+
+#[test]
+fn the_end_of_a_refile_pass_is_stored_once() {
+    let now = now_at(0);
+    let mut home = Home::new(ME, [KEY.0.partition()], policy(1), now);
+    let mut effects = Vec::new();
+    home.on(HomeEvent::Start { refile: true }, now, &mut effects);
+    let partition = KEY.0.partition();
+    let due = DueKey { at_ms: START_MS + HOUR_MS, job: KEY };
+    let flow = route(TARGET, 1, now).flow.key();
+    let flows = vec![crate::queue::record::key::BacklogKey { flow, due }];
+    effects.clear();
+    home.on(HomeEvent::Flows { partition, flows, is_end: true }, now, &mut effects);
+    let reads = |effect: &HomeEffect| matches!(effect, HomeEffect::ReadBacklog { pass: Pass::Refile, flow: read, .. } if *read == flow);
+    // Rows that are not due are read too.
+    assert!(effects.iter().any(reads), "{effects:?}");
+    effects.clear();
+    let pass = Pass::Refile;
+    let rows = Vec::new();
+    home.on(HomeEvent::Backlog { partition, flow, pass, rows, next_ms: None }, now, &mut effects);
+    home.on(HomeEvent::Tick, now, &mut effects);
+    let ends = effects.iter().filter(|effect| matches!(effect, HomeEffect::Refiled)).count();
+    assert_eq!(ends, 1, "{effects:?}");
 }

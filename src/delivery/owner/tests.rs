@@ -882,7 +882,7 @@ fn a_busy_class_gives_way_after_some_messages() {
 }
 
 fn evidence(rule: &str) -> Arc<Evidence> {
-    let (at, message) = (Wall::from_ms(1), MessageId::from_u64(1));
+    let (at, message) = (Wall::from_ms(1), Some(MessageId::from_u64(1)));
     Arc::new(Evidence { at, rule: rule.into(), reply: "550 no".into(), message, until: at })
 }
 

@@ -175,7 +175,7 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
         at: now.wall,
         rule: "rules:7".into(),
         reply: "450 4.7.1 too much".into(),
-        message: MessageId::from_u64(1),
+        message: Some(MessageId::from_u64(1)),
         until: now.wall.plus_ms(60_000),
     });
     let end = End {

@@ -198,6 +198,20 @@ records! {
             transfer_us: u64,
         }
 
+        /// A destination begins to rest after failures or by a rule for replies, or works again. Its
+        /// mail is not logged one by one meanwhile. `returned` counts the messages that were queued for
+        /// a connection and wait again.
+        Info "destination" Destination {
+            destination: &'a str,
+            state: &'a str,
+            until_ms: Option<u64>,
+            failures: u64,
+            returned: u64,
+            host: Option<&'a str>,
+            last_error: Option<&'a str>,
+            rule: Option<&'a str>,
+        }
+
         /// A domain announces an MTA-STS policy that could not be fetched.
         Warn "sts_not_fetched" StsNotFetched { domain: &'a str, cause: &'a dyn Display }
         /// A report to the sender of a message, or to the postmaster, was queued.

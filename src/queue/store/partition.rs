@@ -36,6 +36,9 @@ use crate::queue::store::spec::Access;
 use crate::queue::store::spec::PartitionSpec;
 use crate::queue::store::unsettled_counts::UnsettledCounts;
 
+/// In the family `default`.
+const FILED_UNDER_KEY: &[u8] = b"filed-under";
+
 /// An open partition.
 pub struct Partition {
     id: PartitionId,
@@ -206,6 +209,19 @@ impl Partition {
         let mut options = WriteOptions::default();
         options.set_no_slowdown(true);
         options
+    }
+
+    /// The fingerprint of the settings that all filed jobs are filed under.
+    pub fn filed_under(&self) -> Result<Option<u64>, rocksdb::Error> {
+        let stored = self.db.get_pinned_cf(self.families().default, FILED_UNDER_KEY)?;
+        Ok(stored.and_then(|bytes| bytes.as_ref().try_into().ok()).map(u64::from_be_bytes))
+    }
+
+    /// A crash may lose it, which costs one pass over what is filed.
+    pub fn set_filed_under(&self, fingerprint: u64) -> Result<(), rocksdb::Error> {
+        let default = self.families().default;
+        let value = fingerprint.to_be_bytes();
+        self.db.put_cf_opt(default, FILED_UNDER_KEY, value, &self.unsynced())
     }
 
     /// Writes one small batch, durably.

@@ -75,7 +75,7 @@ pub struct Action {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Connections and rates are lowered to this part of what they are, in percent.
+    /// The number of connections is lowered to this part of what it is, in percent.
     Slow { percent: u8 },
     /// No connection is opened, and open ones take no more mail.
     Suspend,

@@ -35,7 +35,7 @@ pub const ONE_SHARD: &str = "cores = \"0\"\n";
 
 pub struct Out {
     pub server: Server,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Out {
@@ -46,6 +46,29 @@ impl Out {
 
     /// Sets failpoints.
     pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let setup = Out::setup(connect, delivery, config, failpoints);
+        Out { server: Server::start(folder.path(), &setup), folder }
+    }
+
+    /// Starts a server with these keys of `[server]`, this config, and variables of the environment.
+    pub fn with(server: &str, config: String, environment: &[(&str, String)]) -> Out {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let owned = |(name, value): &(&str, String)| (name.to_string(), value.clone());
+        let environment = environment.iter().map(owned).collect();
+        let setup = Setup { config, server: server.to_owned(), environment, ..Setup::default() };
+        Out { server: Server::start(folder.path(), &setup), folder }
+    }
+
+    /// The server dies, and another one starts on its spool with this config.
+    pub fn start_again(mut self, connect: &str, delivery: &str, config: &str) -> Out {
+        self.server.kill();
+        let setup = Out::setup(connect, delivery, config, "");
+        let server = Server::start(self.folder.path(), &setup);
+        Out { server, folder: self.folder }
+    }
+
+    fn setup(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Setup {
         let retry = match delivery.contains("retry_schedule") {
             true => "",
             false => "retry_schedule = ['1h']",
@@ -59,16 +82,9 @@ impl Out {
              [delivery.timeouts]\nconnect = '{connect}'\ngreeting = '2s'\n\
              [destination_defaults]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );
-        Out::with(ONE_SHARD, config, &[("FAILPOINTS", failpoints.to_owned())])
-    }
-
-    /// Starts a server with these keys of `[server]`, this config, and variables of the environment.
-    pub fn with(server: &str, config: String, environment: &[(&str, String)]) -> Out {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let owned = |(name, value): &(&str, String)| (name.to_string(), value.clone());
-        let environment = environment.iter().map(owned).collect();
-        let setup = Setup { config, server: server.to_owned(), environment, ..Setup::default() };
-        Out { server: Server::start(folder.path(), &setup), _folder: folder }
+        let server = ONE_SHARD.to_owned();
+        let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
+        Setup { config, server, environment, ..Setup::default() }
     }
 
     /// Returns the id of the accepted message.

@@ -85,6 +85,7 @@ fn settle_all(rig: &Rig, ids: &[MessageId]) {
                     tally,
                     is_order: false,
                     keep_until_ms: None,
+                    envelope: None,
                 };
                 Box::pin(rig.committer.settle(Arc::new(settlement)))
             })

@@ -198,7 +198,11 @@ impl Grants {
             let (state, awaits_probe) = state_of(target.pool.as_deref());
             let rests = match state.binds {
                 Binds::Paused | Binds::Suspended | Binds::Closing | Binds::BackingOff => true,
-                Binds::Nothing | Binds::Window | Binds::Rate | Binds::OurLimit(_) => false,
+                Binds::Nothing
+                | Binds::Window
+                | Binds::Rate
+                | Binds::TenantRate
+                | Binds::OurLimit(_) => false,
             };
             match state.until {
                 Some(until) if state.binds == Binds::BackingOff && until <= now => {

@@ -532,6 +532,10 @@ impl Destination {
         removed
     }
 
+    pub fn is_rate_spent(&mut self, now: Mono) -> bool {
+        self.rate.free(now) == 0
+    }
+
     /// The job that was taken then does not begin, and does not count.
     pub fn untake(&mut self, then: Mono, now: Mono) {
         if let Rate::Own(limit) = &mut self.rate {

@@ -176,7 +176,9 @@ impl RateLimit {
         if self.is_short || has_sent && self.left() <= self.reserve / 2 {
             return Some(Mono::ZERO);
         }
-        has_sent.then(|| self.saved_at.plus_ms(SAVE_INTERVAL_MS))
+        // After a burst a smaller reserve is written, so that a kill wastes little.
+        let is_old = has_sent || self.reserve > RESERVE_MIN;
+        is_old.then(|| self.saved_at.plus_ms(SAVE_INTERVAL_MS))
     }
 
     /// What is to be written now: the windows, and a reserve for the next `RESERVE_MS` at the

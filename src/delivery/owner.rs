@@ -349,6 +349,10 @@ impl Owner {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
                 self.enter_tenant(index, tenant, now);
+                if self.entries[index as usize].destination.is_rate_spent(now) {
+                    // Its home hears what binds, also if no connection is open.
+                    self.touched.insert(index);
+                }
             }
             Err(delivery) => {
                 self.return_job(delivery, Returned::NoPlaces);

@@ -975,3 +975,26 @@ fn a_way_that_leads_nowhere_is_answered_for_all() {
     assert_eq!(bench.owner.connections(), 0);
     assert!(bench.opened(2).is_empty());
 }
+
+#[test]
+fn tenants_share_a_destination_by_weight() {
+    let text = "[destination_defaults]\nwindow_start = 1\n";
+    let (mut bench, a) = (Bench::new(text), named("a"));
+    for (tenant, weight) in [(1, 3), (2, 1)] {
+        for _ in 0..30 {
+            let flow = Flow { target: target_of(&a), tenant, class: Class::Normal };
+            let job = delivery(bench.jobs, (&a, HOME), flow);
+            bench.jobs += 1;
+            bench.owner.deliver(Box::new(Delivery { weight, ..*job }), at(0));
+        }
+    }
+    bench.collect();
+    let conn = bench.connect(0)[0];
+    let mut taken = [0, 0, 0];
+    for ms in 1..=40 {
+        let delivery = bench.take(conn, ms).expect("both have mail");
+        taken[delivery.flow.tenant as usize] += 1;
+        bench.end(conn, done(JobEnd::Delivered), ms);
+    }
+    assert!((29..=31).contains(&taken[1]), "{taken:?}: three times as many by weight");
+}

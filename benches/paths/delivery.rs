@@ -138,6 +138,7 @@ impl BusyOwner {
             hasher: FlowHasher::new((1, 2)),
             gate: Arc::new(Gate::new(2 * destinations as u32)),
             paused: Vec::new(),
+            sent_before: Arc::default(),
             seed: 1,
         });
         let hops = (0..destinations).map(hop).collect();
@@ -173,6 +174,7 @@ impl BusyOwner {
                 }
                 OwnerEffect::Wake { conn } => self.work(conn, now.mono),
                 OwnerEffect::Send { .. } => {}
+                OwnerEffect::Save { .. } => panic!("no rate is set"),
                 OwnerEffect::Log { .. } => panic!("no destination is in trouble"),
             }
         }

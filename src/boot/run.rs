@@ -101,6 +101,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let delivery =
         shards::delivery_parts(&config, plan.shards.len(), assembled.delivery, &mut findings)?;
     let pauses = Arc::new(store::read_pauses(spool.path(), &mut findings));
+    let limits = shards::open_limits(spool.path(), &mut findings)?;
     let (sts, policies) =
         shards::open_policies(spool.path(), &delivery.tls, &observed, &mut findings);
     let control = control::prepare(&config.control.socket, prepare::pin_later(&plan))
@@ -131,6 +132,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         delivery: &delivery,
         pauses: &pauses,
         policies: &policies,
+        limits: &limits,
     };
     let Started { threads: shards, commands, requests, destinations } = shards::start_shards(
         seeds,

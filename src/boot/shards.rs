@@ -17,6 +17,7 @@ use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::delivery::capacity::Gate;
 use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::limit_file::LimitFile;
 use crate::delivery::survey::DestinationsShelf;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
@@ -32,6 +33,7 @@ use crate::net::TlsClientSettings;
 use crate::net::resolver::name_servers;
 use crate::observe::Observed;
 use crate::observe::log;
+use crate::observe::log::Record;
 use crate::queue::CommitThread;
 use crate::queue::Partition;
 use crate::queue::SpaceWatch;
@@ -55,9 +57,6 @@ const TASKS_END_MAX: Duration = Duration::from_secs(1);
 /// Fewest chunks of a shard: enough to move one body, but not two.
 const CHUNKS_PER_SHARD_MIN: usize = 16;
 
-/// The second half of the key of flows, which the number of the spool begins.
-const FLOW_KEY: u64 = 0x7269_6e67_706f_7374;
-
 /// The file in which the machine names its name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -70,6 +69,7 @@ pub(super) struct Seeds<'a> {
     pub(super) delivery: &'a DeliveryParts,
     pub(super) pauses: &'a Pauses,
     pub(super) policies: &'a StsPolicies,
+    pub(super) limits: &'a LimitFile,
 }
 
 /// What all shards need for delivery.
@@ -93,14 +93,15 @@ pub(super) fn start_shards(
     policy: Arc<Policy>,
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
-    let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
+    let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies, limits } =
+        seeds;
     let mut meshes = mesh::connect(plan.shards.len()).into_iter();
     // The gateway itself is for ways in on other threads; SMTP submits on its own shard.
     let (_gateway, submissions) = gateway(placement.clone());
     let mut submissions = submissions.into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let gate = Arc::new(Gate::new(delivery.policy.connections_max));
-    let hasher = FlowHasher::new((spool.number().as_u32().into(), FLOW_KEY));
+    let hasher = FlowHasher::new(spool.key().into());
     let mut partitions = spool.partitions().to_vec();
     partitions.sort_by_key(|one| one.id());
     let partitions: Arc<[Arc<Partition>]> = partitions.into();
@@ -136,6 +137,8 @@ pub(super) fn start_shards(
                 gate: Arc::clone(&gate),
                 hasher,
                 paused: pauses.names(),
+                saver: limits.saver(),
+                sent_before: Arc::clone(&limits.sent_before),
                 handing_over: Arc::clone(&handing_over),
             },
             chunks_max,
@@ -202,6 +205,23 @@ fn resolver_settings(
         trust_ad: config.trust_ad,
         ..ResolverSettings::default()
     }
+}
+
+/// Reads what was sent under rates, and starts the thread that writes it.
+pub(super) fn open_limits(
+    spool: &Path,
+    findings: &mut Vec<Finding>,
+) -> Result<LimitFile, Vec<String>> {
+    let failed = |cause: &std::io::Error| {
+        let what = format!("the file `limits` of the spool cannot be written: {cause}");
+        let remedy = "until it can be, mail under rates per minute, hour or day waits";
+        Record::Warning { what: &what, remedy }.emit();
+    };
+    let (file, wrong) =
+        LimitFile::open(spool, failed).map_err(|cause| vec![format!("limits: {cause}")])?;
+    let remedy = "if rates matter today, lower them for the time being";
+    findings.extend(wrong.map(|what| warning(what, remedy)));
+    Ok(file)
 }
 
 /// Loads the MTA-STS policies that earlier runs stored.

@@ -46,7 +46,8 @@ impl CarryOut for ExplainMessage {
             .read(move |spool| Ok((read(&text, id, spool)?, filed(&text, id, spool)?)))
             .await?;
         let numbers: Vec<u16> = details.jobs.iter().map(|job| job.number).collect();
-        let targets: Vec<u64> = filed.iter().map(|place| place.flow.destination).collect();
+        let targets: Vec<(u64, u64)> =
+            filed.iter().map(|place| (place.flow.destination, place.flow.tenant)).collect();
         let asked = move |shard: &Delivering| {
             shard.with_home(|home, now| {
                 let under = targets.iter().map(|target| home.filed_under(*target, now));

@@ -121,6 +121,7 @@ pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -
         binding: match state.binds {
             Binds::Nothing | Binds::Window => Binding::Places { limit: places.into() },
             Binds::Rate => Binding::Rate { until_ms },
+            Binds::TenantRate => Binding::TenantRate { until_ms },
             Binds::BackingOff if state.until.is_none() => Binding::Probing,
             Binds::BackingOff => Binding::BackingOff { until_ms },
             Binds::Paused => Binding::Paused,
@@ -139,6 +140,7 @@ pub(super) fn binding_of(binding: view::Binding, at: Now) -> Binding {
         view::Binding::Process { connections } => {
             Binding::ServerConnections { limit: connections.into() }
         }
+        view::Binding::Tenant => Binding::TenantRate { until_ms: until_ms(at.mono, at) },
         view::Binding::Destination(bound) => bound_of(bound, at),
     }
 }

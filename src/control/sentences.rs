@@ -228,6 +228,7 @@ fn granted_sentence(binding: Binding, now_ms: u64) -> String {
             "The destination failed before; one connection is probing it now.".into()
         }
         Binding::Rate { .. } => format!("The rate limit of the destination is exhausted {until}."),
+        Binding::TenantRate { .. } => tenant_sentence(&until),
         Binding::OwnLimit { .. } => format!(
             "This server lacks a resource for a connection {until}. This counts neither as an \
              attempt nor as a failure of the destination."
@@ -238,6 +239,10 @@ fn granted_sentence(binding: Binding, now_ms: u64) -> String {
         }
         _ => "No limit is reached.".into(),
     }
+}
+
+fn tenant_sentence(until: &str) -> String {
+    format!("The rate limit of the tenant, over all destinations, is exhausted {until}.")
 }
 
 fn grant_facts(granted: &Granted) -> Vec<String> {
@@ -297,6 +302,7 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
                 destination.per_minute
             )
         }
+        Binding::TenantRate { .. } => tenant_sentence(&until),
         Binding::Hold { .. } => {
             format!("A connection to the destination just failed; none is opened {until}.")
         }

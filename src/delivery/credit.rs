@@ -19,6 +19,7 @@ use crate::delivery::fair::FairQueue;
 use crate::delivery::fair::Origin;
 use crate::delivery::fair::Slot;
 use crate::delivery::job::Route;
+use crate::handoff::frames::Binds;
 use crate::handoff::frames::Flow;
 use crate::handoff::frames::GrantState;
 use crate::handoff::frames::JobRef;
@@ -68,6 +69,8 @@ pub struct Target {
     /// Jobs that came back in a row because the owner could not take them.
     refusals: u32,
     want_at: Mono,
+    /// Tenants whose rate is used up, and until when. Their jobs are held.
+    spent: Vec<(u64, Mono)>,
     /// The jobs that the owner was told of last, and when.
     wanted: (u32, Mono),
     idle_since: Mono,
@@ -99,6 +102,7 @@ impl Target {
             paused_until: Mono::ZERO,
             refusals: 0,
             want_at: Mono::ZERO,
+            spent: Vec::new(),
             wanted: (0, Mono::ZERO),
             idle_since: now,
         }
@@ -155,7 +159,10 @@ impl Target {
             false => 0,
         };
         let out = self.share(flow).out;
-        now >= self.paused_until && self.out < total + extra && out < per_flow + extra
+        now >= self.paused_until
+            && self.spent_until(flow.tenant, now).is_none()
+            && self.out < total + extra
+            && out < per_flow + extra
     }
 
     /// A job waits, or is about to be sent.
@@ -247,6 +254,41 @@ impl Target {
         };
         self.hold_or_release_all();
         places.total > before.total || places.per_flow > before.per_flow
+    }
+
+    /// The rate of a tenant is used up until then.
+    pub fn hold_tenant(&mut self, tenant: u64, until: Mono) {
+        self.spent.retain(|(other, _)| *other != tenant);
+        self.spent.push((tenant, until));
+        self.queue.hold(tenant, None);
+    }
+
+    /// Releases the tenants whose time has come. When that of the next one comes.
+    pub fn release_tenants(&mut self, now: Mono) -> Option<Mono> {
+        let queue = &mut self.queue;
+        self.spent.retain(|(tenant, until)| {
+            if *until <= now {
+                queue.release(*tenant, None);
+            }
+            now < *until
+        });
+        self.spent.iter().map(|(_, until)| *until).min()
+    }
+
+    pub fn spent_until(&self, tenant: u64, now: Mono) -> Option<Mono> {
+        let spent = self.spent.iter().find(|(other, until)| *other == tenant && now < *until);
+        spent.map(|(_, until)| *until)
+    }
+
+    /// What keeps mail of a tenant from being sent.
+    pub fn state_of(&self, tenant: u64, now: Mono) -> Arc<GrantState> {
+        match self.spent_until(tenant, now) {
+            Some(until) => {
+                let (binds, until) = (Binds::TenantRate, Some(until));
+                Arc::new(GrantState { binds, until, ..GrantState::default() })
+            }
+            None => Arc::clone(&self.state),
+        }
     }
 
     /// The owner has just given a job back: nothing is sent for a time, which doubles each time.

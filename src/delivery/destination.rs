@@ -442,6 +442,18 @@ impl Destination {
         self.share = share;
     }
 
+    /// The connections that a member would use, if it has another number of them.
+    pub fn wants_share(&self) -> Option<u32> {
+        let wanted = self.wanted();
+        self.share.is_some_and(|share| share != wanted).then_some(wanted)
+    }
+
+    /// The connections that it would use.
+    pub fn wanted(&self) -> u32 {
+        let useful = (self.queued() as u32 + self.counts.busy).min(self.policy.connections_max);
+        useful.max(self.counts.all())
+    }
+
     pub fn limit(&self) -> u32 {
         self.share
             .map_or(self.policy.connections_max, |share| share.min(self.policy.connections_max))
@@ -503,6 +515,25 @@ impl Destination {
         let taken = self.queue.take(link.class)?;
         self.rate.count(now);
         Some(taken.job)
+    }
+
+    /// The jobs of a tenant are not taken while they are held.
+    pub fn hold_tenant(&mut self, tenant: u64, is_held: bool) {
+        match is_held {
+            true => self.queue.hold(tenant, None),
+            false => self.queue.release(tenant, None),
+        }
+    }
+
+    /// Takes all jobs of a tenant out of the queue.
+    pub fn remove_tenant(&mut self, tenant: u64) -> Vec<Box<Delivery>> {
+        let removed = self.queue.remove_tenant(tenant);
+        self.forget_classes();
+        removed
+    }
+
+    pub fn is_rate_spent(&mut self, now: Mono) -> bool {
+        self.rate.free(now) == 0
     }
 
     /// The job that was taken then does not begin, and does not count.
@@ -1065,6 +1096,10 @@ impl Destination {
 
     pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
         self.queue.jobs().map(|delivery| &**delivery)
+    }
+
+    pub fn queued_at(&self, slot: Slot) -> Option<&Delivery> {
+        self.queue.get(slot).map(|delivery| &**delivery)
     }
 
     pub fn ahead_of(&self, slot: Slot) -> Option<usize> {

@@ -142,6 +142,10 @@ impl<T> FairQueue<T> {
         self.jobs.iter().map(|(_, job)| &job.job)
     }
 
+    pub fn get(&self, slot: Slot) -> Option<&T> {
+        self.jobs.get(slot.0 as usize).map(|job| &job.job)
+    }
+
     /// Jobs of one class of a tenant.
     pub fn len_of(&self, tenant: u64, class: Class) -> usize {
         let shares = self.lanes.keys().filter_map(|lane| self.by_tenant.get(&(*lane, tenant)));
@@ -199,6 +203,16 @@ impl<T> FairQueue<T> {
     /// Takes out a job wherever it is. `None`: it was taken or removed before.
     pub fn remove(&mut self, slot: Slot) -> Option<T> {
         self.jobs.contains(slot.0 as usize).then(|| self.unlink(slot.0))
+    }
+
+    /// Takes out all jobs of a tenant.
+    pub fn remove_tenant(&mut self, tenant: u64) -> Vec<T> {
+        let of_tenant = |job: &Job<T>| {
+            self.shares[self.senders[job.sender as usize].share as usize].tenant == tenant
+        };
+        let slots = self.jobs.iter().filter(|(_, job)| of_tenant(job));
+        let slots: Vec<u32> = slots.map(|(slot, _)| slot as u32).collect();
+        slots.into_iter().map(|slot| self.unlink(slot)).collect()
     }
 
     /// Empties the queue. Held tenants stay so.

@@ -1,7 +1,7 @@
 //! Hashes of destinations and tenants, as they stand in the index by destination.
 //!
-//! Promise:  stable across releases, because the hashes are stored; keyed by the spool, so that nobody
-//!           outside can choose names that collide. A collision costs a detour, never a wrong delivery.
+//! Promise:  stable across releases, because the hashes are stored; keyed by a secret of the spool, so
+//!           that nobody outside can choose names that collide. A collision costs a detour, never a wrong delivery.
 
 use std::hash::Hasher;
 

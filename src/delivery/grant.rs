@@ -198,7 +198,11 @@ impl Grants {
             let (state, awaits_probe) = state_of(target.pool.as_deref());
             let rests = match state.binds {
                 Binds::Paused | Binds::Suspended | Binds::Closing | Binds::BackingOff => true,
-                Binds::Nothing | Binds::Window | Binds::Rate | Binds::OurLimit(_) => false,
+                Binds::Nothing
+                | Binds::Window
+                | Binds::Rate
+                | Binds::TenantRate
+                | Binds::OurLimit(_) => false,
             };
             match state.until {
                 Some(until) if state.binds == Binds::BackingOff && until <= now => {
@@ -282,7 +286,9 @@ impl Home {
         // The opening places are used without asking, so fewer need not be told.
         let shrinks = self.total > PLACES_OPENING && total < self.total - self.total / 4;
         let kind = |binds| if binds == Binds::Window { Binds::Nothing } else { binds };
-        let tells_more = kind(binds) != kind(self.binds) && now.ms_since(self.told_at) >= BINDS_MS;
+        let is_first = self.told_at == Mono::ZERO;
+        let is_time = is_first || now.ms_since(self.told_at) >= BINDS_MS;
+        let tells_more = kind(binds) != kind(self.binds) && is_time;
         grows || shrinks || tells_more
     }
 }

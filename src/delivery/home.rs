@@ -655,6 +655,10 @@ impl Home {
     fn reload(&mut self, policy: HomePolicy, refile: bool) {
         let is_enabled = policy.enabled && !self.policy.enabled;
         self.policy = policy;
+        // Rates of tenants may be higher now: their jobs are sent again, to find out.
+        for target in self.targets.values_mut() {
+            target.release_tenants(Mono::NEVER);
+        }
         if refile {
             let waiting = self.jobs.iter().filter(|(_, job)| job.is_waiting());
             let mut waiting: Vec<_> = waiting

@@ -45,6 +45,19 @@ pub struct SentBefore {
 }
 
 impl SentBefore {
+    /// The limits of a file that was written so long before it was read.
+    pub(in crate::delivery) fn new(
+        limits: impl IntoIterator<Item = (u64, StoredLimit)>,
+        (down_ms, read): (u64, Mono),
+    ) -> SentBefore {
+        let limits = limits.into_iter().map(|(key, mut limit)| {
+            limit.age_ms += down_ms;
+            limit.settle_ahead();
+            (key, limit)
+        });
+        SentBefore { limits: limits.collect(), read }
+    }
+
     /// What is to be counted by a limit that is made now.
     pub fn of(&self, key: u64, now: Mono) -> Option<StoredLimit> {
         let stored = self.limits.get(&key)?;
@@ -70,19 +83,19 @@ struct Change {
 }
 
 impl LimitSaver {
-    /// Has changed limits written. They are durable when `durable` is the answer or more.
-    pub fn save(&mut self, limits: Vec<(u64, StoredLimit)>, at: Mono) -> u64 {
+    /// Has changed limits written.
+    pub fn save(&mut self, limits: Vec<(u64, StoredLimit)>, at: Mono) {
         self.given += 1;
         let durable = Arc::clone(&self.durable);
         let change = Change { limits, at, number: self.given, durable };
         // The thread ends with the process: a change after that is never durable, and nothing is
         // sent under it.
         let _ = self.changes.send(change);
-        self.given
     }
 
-    pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
+    /// Whether all that was given is durable.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire) == self.given
     }
 }
 
@@ -170,13 +183,7 @@ fn read(folder: &Path) -> (SentBefore, Option<String>) {
     };
     match decode(&bytes) {
         Ok((written, limits)) => {
-            let down_ms = stamp().ms_since(&written);
-            let limits = limits.into_iter().map(|(key, mut limit)| {
-                limit.age_ms += down_ms;
-                limit.settle_ahead();
-                (key, limit)
-            });
-            (SentBefore { limits: limits.collect(), read }, None)
+            (SentBefore::new(limits, (stamp().ms_since(&written), read)), None)
         }
         Err(fault) => (
             SentBefore { read, ..SentBefore::default() },
@@ -234,8 +241,8 @@ mod tests {
     }
 
     fn save(saver: &mut LimitSaver, limits: Vec<(u64, StoredLimit)>) {
-        let number = saver.save(limits, Mono::now());
-        while saver.durable() < number {
+        saver.save(limits, Mono::now());
+        while !saver.is_durable() {
             thread::yield_now();
         }
     }

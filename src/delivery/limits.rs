@@ -167,17 +167,26 @@ impl RateLimit {
         }
     }
 
+    /// When `save` has something to write. `None`: nothing, or a save is under way.
+    pub fn saves_at(&self) -> Option<Mono> {
+        if self.saving.is_some() || self.kept_windows().next().is_none() {
+            return None;
+        }
+        let has_sent = self.sent > self.saved_sent;
+        if self.is_short || has_sent && self.left() <= self.reserve / 2 {
+            return Some(Mono::ZERO);
+        }
+        // After a burst a smaller reserve is written, so that a kill wastes little.
+        let is_old = has_sent || self.reserve > RESERVE_MIN;
+        is_old.then(|| self.saved_at.plus_ms(SAVE_INTERVAL_MS))
+    }
+
     /// What is to be written now: the windows, and a reserve for the next `RESERVE_MS` at the
     /// present pace. `saved` must follow when it is durable.
     pub fn save(&mut self, now: Mono) -> Option<StoredLimit> {
+        self.saves_at().filter(|at| *at <= now)?;
         let smallest = self.kept_windows().map(|window| u64::from(window.limit)).min()?;
         let waited_ms = now.ms_since(self.saved_at);
-        let is_low =
-            self.is_short || self.sent > self.saved_sent && self.left() <= self.reserve / 2;
-        let is_old = self.sent > self.saved_sent && waited_ms >= SAVE_INTERVAL_MS;
-        if self.saving.is_some() || !is_low && !is_old {
-            return None;
-        }
         let most = (smallest / 8).max(1);
         let pace = (self.sent - self.saved_sent) * RESERVE_MS / waited_ms.max(1);
         self.reserve = pace.clamp(RESERVE_MIN.min(most), most);
@@ -356,6 +365,11 @@ impl Tokens {
     /// Tokens that are valid now.
     pub fn free(&self, now: Mono) -> u32 {
         self.held.iter().filter(|(_, until)| now < *until).map(|(tokens, _)| tokens).sum()
+    }
+
+    /// When the first of those that are valid expires.
+    pub fn expires(&self, now: Mono) -> Option<Mono> {
+        self.held.iter().map(|(_, until)| *until).find(|until| now < *until)
     }
 
     /// Uses one, if there is one.

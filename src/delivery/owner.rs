@@ -18,6 +18,9 @@
 //!         -> Close: QUIT, then `ended`
 //! ```
 
+mod rates;
+
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -31,6 +34,7 @@ use crate::base::Random;
 use crate::base::ShardId;
 use crate::base::limits::DESTINATION_IDLE_MS;
 use crate::base::limits::DESTINATIONS_MAX;
+use crate::base::limits::TOKEN_ASK_MS;
 use crate::delivery::capacity::Capacity;
 use crate::delivery::capacity::Claim;
 use crate::delivery::capacity::ConnId;
@@ -50,10 +54,13 @@ use crate::delivery::destination::SentBack;
 use crate::delivery::fair::Slot;
 use crate::delivery::flow_hash::FlowHasher;
 use crate::delivery::grant::Grants;
+use crate::delivery::limit_file::SentBefore;
+use crate::delivery::limit_record::StoredLimit;
 use crate::delivery::limits::Keeping;
 use crate::delivery::limits::RateLimit;
 use crate::delivery::limits::Tokens;
 use crate::delivery::limits::Users;
+use crate::delivery::owner::rates::RateBook;
 use crate::delivery::pace::Pace;
 use crate::delivery::stripe;
 use crate::delivery::stripe::Share;
@@ -71,6 +78,7 @@ use crate::handoff::frames::What;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
 use crate::route::HostPort;
+use crate::route::Rates;
 
 /// Messages after which a connection gives way to a destination that has none.
 const TURN_MESSAGES: u32 = 10;
@@ -86,8 +94,10 @@ const LACK_FIRST_MS: u64 = 20;
 const LACK_MAX_MS: u64 = 1000;
 /// Destinations whose policy is looked up again in one step after a reload.
 const RELOADED_PER_TICK: usize = 256;
-/// How often a member of a striped destination tells what it uses, while that changes.
+/// How often a member of a striped destination tells what it uses, while that changes, and while it
+/// has another share than it wants.
 const USED_EVERY_MS: u64 = 50;
+const USED_AGAIN_MS: u64 = 1000;
 
 pub struct OwnerParts {
     pub me: ShardId,
@@ -97,6 +107,8 @@ pub struct OwnerParts {
     pub gate: Arc<Gate>,
     /// What operators had paused before.
     pub paused: Vec<Box<str>>,
+    /// What an earlier process has sent under rates.
+    pub sent_before: Arc<SentBefore>,
     pub seed: u64,
 }
 
@@ -116,6 +128,10 @@ pub enum OwnerEffect {
     Send {
         to: ShardId,
         frame: Frame,
+    },
+    /// Write these limits to the file, and call `saved` when they are durable.
+    Save {
+        limits: Vec<(u64, StoredLimit)>,
     },
     /// A destination begins or ceases to rest. `returned`: jobs that went back to their homes unsent
     /// since the destination is known.
@@ -151,6 +167,8 @@ pub(super) struct Entry {
     pub(super) destination: Destination,
     /// The last hop that led to it.
     pub(super) hop: Arc<Hop>,
+    /// The destination in frames between shards, and in the file of limits.
+    key: u64,
     pub(super) pace: Pace,
     pub(super) grants: Grants,
     pub(super) generation: u32,
@@ -170,8 +188,6 @@ pub(super) struct Entry {
 /// This shard's part in a striped destination.
 #[derive(Debug)]
 struct Member {
-    /// The destination in frames between its members.
-    key: u64,
     lead: ShardId,
     /// The share that it has heard of last.
     number: u32,
@@ -196,8 +212,7 @@ pub struct Owner {
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
     pub(super) by_name: HashMap<Box<str>, u32>,
-    /// Destinations that are striped, by their keys in frames.
-    members: HashMap<u64, u32>,
+    by_key: HashMap<u64, u32>,
     /// Destinations with connections.
     active: usize,
     pub(super) jobs: HashMap<JobRef, Whereabouts>,
@@ -206,7 +221,11 @@ pub struct Owner {
     idle: VecDeque<(u32, u32, Mono)>,
     /// Destinations whose places have to be reckoned again.
     touched: BTreeSet<u32>,
+    /// Striped destinations, and tenants with rates, that this shard counts for others.
     leads: HashMap<u64, Lead>,
+    pub(super) rates: RateBook,
+    /// The policy that changed which tenants have rates.
+    tenants_since: u32,
     /// Higher than the number of every share given.
     share_number: u32,
     /// The place of the next destination whose policy is looked up again after a reload.
@@ -227,13 +246,12 @@ impl Owner {
         Owner {
             me: parts.me,
             shards: parts.shards,
-            policy: parts.policy,
             policy_number: 0,
             hasher: parts.hasher,
             gate: parts.gate,
             entries: Slab::new(),
             by_name: HashMap::new(),
-            members: HashMap::new(),
+            by_key: HashMap::new(),
             active: 0,
             jobs: HashMap::new(),
             capacity: Capacity::default(),
@@ -241,6 +259,9 @@ impl Owner {
             idle: VecDeque::new(),
             touched: BTreeSet::new(),
             leads: HashMap::new(),
+            rates: RateBook::new(parts.sent_before, &parts.policy, &parts.hasher),
+            tenants_since: 0,
+            policy: parts.policy,
             share_number: 0,
             reloading: None,
             paused: parts.paused.into_iter().collect(),
@@ -285,15 +306,16 @@ impl Owner {
         let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
         let tick = has_work.then(|| self.ticked.plus_ms(TICK_MS));
         let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
-        [timer, tick, idle].into_iter().flatten().min()
+        [timer, tick, idle, self.rates.next_wake(self.ticked)].into_iter().flatten().min()
     }
 
     /// A reload: the policies of destinations follow in steps, at ticks.
-    pub fn replace_policy(&mut self, policy: Arc<DeliveryPolicy>) {
+    pub fn replace_policy(&mut self, policy: Arc<DeliveryPolicy>, now: Mono) {
         self.gate.set_max(policy.connections_max);
         self.policy = policy;
         self.policy_number += 1;
         self.reloading = Some(0);
+        self.replace_tenants(now);
     }
 
     /// No new connection and no new job from here on. What is being sent is sent to its end.
@@ -320,6 +342,10 @@ impl Owner {
             return self.return_job(delivery, Returned::Closing);
         }
         let (job, home, target) = (delivery.job, delivery.home, delivery.flow.target);
+        let tenant = delivery.flow.tenant;
+        if let Some(until) = self.rates.spent_until(tenant, now) {
+            return self.return_job(delivery, Returned::TenantRate { until });
+        }
         let Some(index) = self.entry_of(&delivery.hop, now) else {
             self.return_job(delivery, Returned::NoPlaces);
             return self.send_grant(home, target, (0, 0), GrantState::default());
@@ -332,6 +358,11 @@ impl Owner {
         match entry.destination.push(delivery, (&self.policy.sources, now)) {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
+                self.enter_tenant(index, tenant, now);
+                if self.entries[index as usize].destination.is_rate_spent(now) {
+                    // Its home hears what binds, also if no connection is open.
+                    self.touched.insert(index);
+                }
             }
             Err(delivery) => {
                 self.return_job(delivery, Returned::NoPlaces);
@@ -398,12 +429,18 @@ impl Owner {
         if is_over || is_leaving || self.must_close(index, &link, taken, now) {
             return self.close_connection(conn, now);
         }
+        if self.entries[index as usize].policy_number < self.tenants_since {
+            self.apply_policy(index, now);
+        }
+        self.hold_expired(now);
         let destination = &mut self.entries[index as usize].destination;
         let idle_reuse = destination.policy().idle_reuse;
         let take = match destination.take(&link, now) {
             Some(delivery) => {
-                let job = delivery.job;
+                let (job, tenant) = (delivery.job, delivery.flow.tenant);
                 self.jobs.insert(job, Whereabouts::Taken);
+                self.use_token(tenant, now);
+                self.leave_tenant(index, tenant);
                 if let Some(connection) = self.capacity.get_mut(conn) {
                     connection.taken += 1;
                     connection.taken_at = now;
@@ -515,12 +552,14 @@ impl Owner {
         let touched = std::mem::take(&mut self.touched);
         for index in touched {
             if self.entries.contains(index as usize) {
-                self.grant(index, now);
                 self.tell_used(index, now);
+                self.grant(index, now);
             }
         }
+        self.tick_tenants(now);
         self.forget_idle(now);
         self.pump(now);
+        self.save_limits(now);
     }
 
     /// Reckons the places of a destination anew, and tells the homes whose places change.
@@ -591,7 +630,9 @@ impl Owner {
     }
 
     fn settle(&mut self, delivery: &Delivery, what: What) {
-        self.jobs.remove(&delivery.job);
+        if let Some(Whereabouts::Queued { destination, .. }) = self.jobs.remove(&delivery.job) {
+            self.leave_tenant(destination, delivery.flow.tenant);
+        }
         let outcome = Outcome { job: delivery.job, what, unsettled: None };
         let frame = Frame::Settle(Box::new(outcome));
         self.effects.push(OwnerEffect::Send { to: delivery.home, frame });
@@ -637,7 +678,9 @@ impl Owner {
             return true;
         }
         let Some(waiting) = self.capacity.waiting() else { return false };
-        let own = self.gate.max() as usize / self.shards.max(1);
+        // Not only this shard's part of the gate: on many cores that is less than one destination
+        // needs, while other shards leave theirs unused.
+        let own = self.capacity.len().max(self.gate.max() as usize / self.shards.max(1));
         let fair = (own / self.active.max(1)).max(1);
         destination.counts.live() as usize > fair
             || waiting == Claim::First && taken >= TURN_MESSAGES
@@ -705,6 +748,10 @@ impl Owner {
             (false, Some(_)) => entry.idle_since = None,
             _ => {}
         }
+        let Entry { destination, key, .. } = &self.entries[index as usize];
+        if matches!(&destination.rate, Rate::Own(limit) if limit.saves_at().is_some()) {
+            self.note_unsaved(*key);
+        }
         let Entry { destination, grants, member, .. } = &mut self.entries[index as usize];
         let (window, flows) = (destination.window(now), destination.flows() as u32);
         if grants.is_stale(window, flows, now) || member.is_some() {
@@ -755,7 +802,11 @@ impl Owner {
         let rest_ends = rest_ends.filter(|_| entry.grants.waiting() > 0);
         let probe = entry.grants.next_change().filter(|at| now < *at);
         let change = entry.destination.next_change(now);
-        let timer = [change, rest_ends, probe].into_iter().flatten().min();
+        let lacks = entry.destination.wants_share().is_some();
+        let again = entry.member.as_ref().filter(|_| lacks);
+        let again = again.map(|member| member.told_at.plus_ms(USED_AGAIN_MS));
+        let again = again.filter(|at| now < *at);
+        let timer = [change, rest_ends, probe, again].into_iter().flatten().min();
         let timer = timer.filter(|at| *at < Mono::NEVER);
         let before = std::mem::replace(&mut entry.timer, timer);
         if before != timer {
@@ -792,13 +843,14 @@ impl Owner {
         let lead = stripe::lead(&hop.destination, self.shards);
         // Others may have connections yet if it was striped, or if this shard is not the only owner.
         let is_member = stripes > 1 || self.me != lead || self.leads.contains_key(&key);
-        let rate = Rate::Own(RateLimit::new(&policy.rates, Keeping::InMemory, Users::OneShard));
+        let rate = Rate::Own(self.rates.limit(key, &policy.rates, Users::OneShard, now));
         let mut destination = Destination::new(&hop.destination, policy, rate);
         destination.pause(self.is_paused(hop));
         self.generation = self.generation.wrapping_add(1);
         let index = self.entries.insert(Entry {
             destination,
             hop: Arc::clone(hop),
+            key,
             pace: Pace::default(),
             grants: Grants::default(),
             generation: self.generation,
@@ -812,6 +864,7 @@ impl Owner {
             is_resting: false,
         }) as u32;
         self.by_name.insert(hop.destination.clone(), index);
+        self.by_key.insert(key, index);
         if is_member {
             self.become_member(index, now);
         }
@@ -827,7 +880,7 @@ impl Owner {
     fn become_member(&mut self, index: u32, now: Mono) {
         let entry = &mut self.entries[index as usize];
         let lead = stripe::lead(&entry.hop.destination, self.shards);
-        let key = self.hasher.destination(&entry.hop.destination, None);
+        let key = entry.key;
         let destination = &mut entry.destination;
         let connections = destination.counts.all();
         // Without any it has none until the lead gives it some.
@@ -835,8 +888,7 @@ impl Owner {
         let policy = Arc::clone(destination.policy());
         let before = std::mem::replace(&mut destination.rate, shared_rate(&policy));
         let (number, told, told_at) = (0, None, Mono::ZERO);
-        entry.member = Some(Member { key, lead, number, told, told_at });
-        self.members.insert(key, index);
+        entry.member = Some(Member { lead, number, told, told_at });
         self.touched.insert(index);
         if let Rate::Own(mut limit) = before
             && lead == self.me
@@ -865,6 +917,7 @@ impl Owner {
         let lead = stripe::lead(&hop.destination, self.shards);
         let is_here = self.is_owner(lead, stripes);
         let entry = &mut self.entries[index as usize];
+        let are_others_limited = entry.policy_number < self.tenants_since;
         (entry.policy_number, entry.is_here) = (self.policy_number, is_here);
         let is_member = entry.member.is_some();
         if let Some(member) = &mut entry.member {
@@ -883,6 +936,10 @@ impl Owner {
             entry.grants.forget_waiting();
             for sent_back in destination.drain() {
                 self.return_job(sent_back.delivery, Returned::NotHere);
+            }
+        } else if are_others_limited {
+            for sent_back in destination.drain() {
+                self.return_job(sent_back.delivery, Returned::NoPlaces);
             }
         }
         if stripes > 1 && !is_member {
@@ -957,23 +1014,21 @@ impl Owner {
 
     /// Tells the lead of a striped destination what this member uses, and asks it for tokens.
     fn tell_used(&mut self, index: u32, now: Mono) {
-        let Entry { destination, member, hop, .. } = &mut self.entries[index as usize];
+        let Entry { destination, member, hop, key, .. } = &mut self.entries[index as usize];
         let Some(member) = member else { return };
-        let busy = destination.counts.all();
-        let wanted = busy.max(
-            (destination.queued() as u32 + destination.counts.busy)
-                .min(destination.policy().connections_max),
-        );
-        let used = Used { number: member.number, connections: busy, wanted };
-        let (key, lead) = (member.key, member.lead);
-        let is_due = now.ms_since(member.told_at) >= USED_EVERY_MS;
+        let (connections, wanted) = (destination.counts.all(), destination.wanted());
+        let used = Used { number: member.number, connections, wanted };
+        let (key, lead) = (*key, member.lead);
+        let told_ms = now.ms_since(member.told_at);
         let changes = member.told != Some(used);
-        if changes && !is_due {
+        // A frame may be lost.
+        let lacks = destination.wants_share().is_some() && told_ms >= USED_AGAIN_MS;
+        if changes && told_ms < USED_EVERY_MS {
             self.touched.insert(index);
-        } else if changes {
+        } else if changes || lacks {
             (member.told, member.told_at) = (Some(used), now);
             let Used { number, connections, wanted } = used;
-            let (from, hop) = (self.me, Arc::clone(hop));
+            let (from, hop) = (self.me, Some(Arc::clone(hop)));
             let frame = Frame::Used { target: key, from, hop, number, connections, wanted };
             self.effects.push(OwnerEffect::Send { to: lead, frame });
         }
@@ -993,7 +1048,15 @@ impl Owner {
     }
 
     /// To the lead: what a member uses of a striped destination.
-    pub fn used(&mut self, key: u64, from: ShardId, (hop, used): (&Hop, Used), now: Mono) {
+    pub fn used(&mut self, key: u64, from: ShardId, (hop, used): (Option<&Hop>, Used), now: Mono) {
+        let Some(hop) = hop else {
+            if let Some(lead) = self.leads.get_mut(&key) {
+                let changed = lead.shares.on_used(from, used);
+                self.share_number = self.share_number.max(lead.shares.number());
+                self.send_shares(key, changed);
+            }
+            return;
+        };
         let policy = self.policy_for(hop);
         if !self.leads.contains_key(&key) {
             if self.leads.len() >= DESTINATIONS_MAX {
@@ -1009,12 +1072,13 @@ impl Owner {
         let (number, users) = (self.share_number, Users::Shards);
         let lead = self.leads.entry(key).or_insert_with(|| Lead {
             shares: Shares::new(policy.connections_max, number),
-            limit: RateLimit::new(&policy.rates, Keeping::InMemory, users),
+            limit: self.rates.limit(key, &policy.rates, users, now),
             used_at: now,
         });
         lead.used_at = now;
         lead.limit.set_rates(&policy.rates);
-        let mut changed = lead.shares.set_limit(policy.connections_max);
+        let mut changed = lead.shares.again(from, used);
+        changed.extend(lead.shares.set_limit(policy.connections_max));
         changed.extend(lead.shares.on_used(from, used));
         self.share_number = self.share_number.max(lead.shares.number());
         self.send_shares(key, changed);
@@ -1023,56 +1087,31 @@ impl Owner {
     fn send_shares(&mut self, key: u64, changed: Vec<Share>) {
         for share in changed {
             let (number, connections) = (share.number, share.connections);
-            let frame = Frame::Share { target: key, number, connections };
+            let frame = Frame::Share { target: key, from: self.me, number, connections };
             self.effects.push(OwnerEffect::Send { to: share.to, frame });
         }
     }
 
     /// To a member: the connections that it may have.
-    pub fn share(&mut self, key: u64, number: u32, connections: u32, now: Mono) {
-        let Some(index) = self.members.get(&key).copied() else { return };
+    pub fn share(&mut self, key: u64, (lead, number, connections): (ShardId, u32, u32), now: Mono) {
+        let is_member = |index: &u32| self.entries[*index as usize].member.is_some();
+        let Some(index) = self.by_key.get(&key).copied().filter(is_member) else {
+            let (from, connections, wanted) = (self.me, 0, 0);
+            let frame = Frame::Used { target: key, from, hop: None, number, connections, wanted };
+            return self.effects.push(OwnerEffect::Send { to: lead, frame });
+        };
         let entry = &mut self.entries[index as usize];
         if let Some(member) = &mut entry.member {
+            if member.number == number && now.ms_since(member.told_at) >= USED_AGAIN_MS {
+                // The lead has missed the answer.
+                member.told = None;
+            }
             member.number = number;
         }
         entry.destination.set_share(Some(connections));
         self.touched.insert(index);
         self.refresh(index, now);
         self.pump(now);
-    }
-
-    /// To the lead: a member asks for tokens of the destination's rate.
-    pub fn ask(&mut self, key: u64, from: ShardId, tokens: u32, now: Mono) {
-        let Some(lead) = self.leads.get_mut(&key) else { return };
-        lead.used_at = now;
-        let (tokens, until) = lead.limit.allow(tokens, now);
-        let frame = Frame::Allow { limit: key, tokens, until };
-        self.effects.push(OwnerEffect::Send { to: from, frame });
-    }
-
-    /// To a member: tokens.
-    pub fn allow(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
-        let Some(index) = self.members.get(&key).copied() else { return };
-        if let Rate::Tokens(held) = &mut self.entries[index as usize].destination.rate {
-            held.on_allow(tokens, until);
-        }
-        self.refresh(index, now);
-        self.pump(now);
-    }
-
-    /// To the lead: tokens that were not used.
-    pub fn unused(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
-        if let Some(lead) = self.leads.get_mut(&key) {
-            lead.limit.give_back(tokens, until, now);
-        }
-    }
-
-    fn forget_leads(&mut self, now: Mono) {
-        self.leads.retain(|_, lead| {
-            now.ms_since(lead.used_at) < DESTINATION_IDLE_MS
-                || !lead.shares.is_unused()
-                || lead.limit.empties_at(now) > now
-        });
     }
 
     fn idle_ms(&self) -> u64 {
@@ -1112,10 +1151,11 @@ impl Owner {
         let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| is_it(entry)) else {
             return false;
         };
-        // The lead must hear that it has nothing any more.
+        // The lead must hear that it has nothing any more, and say so.
+        let lacks = entry.destination.wants_share().is_some();
         let holds = |member: &Member| {
             let idle = Used { number: member.number, ..Used::default() };
-            member.told.is_some_and(|told| told != idle)
+            lacks || member.told.is_some_and(|told| told != idle)
         };
         if entry.member.as_ref().is_some_and(holds)
             || entry.destination.is_worth_keeping_until(is_full, now) > now
@@ -1131,8 +1171,9 @@ impl Owner {
         self.capacity.request(entry.request, index, None);
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
-        if let Some(member) = entry.member {
-            self.members.remove(&member.key);
+        self.by_key.remove(&entry.key);
+        if let Rate::Own(_) = entry.destination.rate {
+            self.rates.forget(entry.key);
         }
         true
     }

@@ -36,6 +36,7 @@ use crate::delivery::event::Note;
 use crate::delivery::home::Home;
 use crate::delivery::job::Life;
 use crate::delivery::job::Now;
+use crate::delivery::limit_file::LimitSaver;
 use crate::delivery::link::Station;
 use crate::delivery::nudge::Nudge;
 use crate::delivery::operation::Answered;
@@ -94,6 +95,7 @@ pub struct Parts {
     pub desk: Desk,
     pub mesh: Rc<Mesh>,
     pub routes: Rc<RouteResolver>,
+    pub saver: LimitSaver,
     pub stores: Vec<Store>,
     pub clock: ScheduleClock,
     pub shards: usize,
@@ -115,6 +117,7 @@ pub struct Running {
     desk: Desk,
     mesh: Rc<Mesh>,
     routes: Rc<RouteResolver>,
+    saver: RefCell<LimitSaver>,
     stores: BTreeMap<PartitionId, Store>,
     shards: usize,
     nudges: RefCell<HashMap<ConnId, Rc<Nudge>>>,
@@ -154,6 +157,7 @@ impl Running {
             desk: parts.desk,
             mesh: parts.mesh,
             routes: parts.routes,
+            saver: RefCell::new(parts.saver),
             stores: stores.collect(),
             shards: parts.shards,
             nudges: RefCell::default(),
@@ -211,7 +215,7 @@ impl Running {
         let before = self.station.policy.replace(Arc::clone(policy));
         let refile = before.fingerprint != policy.fingerprint;
         let generation = self.routes.replace_policy(Arc::clone(policy));
-        self.with_owner(|owner, _| owner.replace_policy(Arc::clone(policy)));
+        self.with_owner(|owner, now| owner.replace_policy(Arc::clone(policy), now));
         let policy = home_policy(policy, generation, self.shards);
         self.home_event(HomeEvent::Reload { policy, refile });
     }
@@ -292,12 +296,12 @@ impl Running {
             Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
             Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
             Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
-            Frame::Share { target, number, connections } => {
-                owner.share(target, number, connections, now);
+            Frame::Share { target, from, number, connections } => {
+                owner.share(target, (from, number, connections), now);
             }
             Frame::Used { target, from, hop, number, connections, wanted } => {
                 let used = Used { number, connections, wanted };
-                owner.used(target, from, (&hop, used), now);
+                owner.used(target, from, (hop.as_deref(), used), now);
             }
             Frame::Settle(_) | Frame::Grant { .. } | Frame::Missing { .. } | Frame::End => (),
         });
@@ -323,6 +327,7 @@ impl Running {
                 }
             }
             OwnerEffect::Send { to, frame } => self.send(to, frame),
+            OwnerEffect::Save { limits } => self.saver.borrow_mut().save(limits, Mono::now()),
             OwnerEffect::Log { destination, state, failures, returned } => Record::Destination {
                 destination: &destination,
                 state: match state.binds {
@@ -568,7 +573,13 @@ impl Running {
         for store in self.stores.values() {
             self.note_behind(&store.partition);
         }
-        self.with_owner(Owner::tick);
+        let is_saved = self.saver.borrow().is_durable();
+        self.with_owner(|owner, now| {
+            if is_saved {
+                owner.saved(now);
+            }
+            owner.tick(now);
+        });
         self.home_event(HomeEvent::Tick);
         self.remove_leftovers();
     }

@@ -16,9 +16,16 @@ use crate::route::DestinationPolicy;
 /// The shard that leads a destination. An attacker who chooses names gains nothing by choosing the
 /// shard, because limits belong to the destination.
 pub fn lead(destination: &str, shards: usize) -> ShardId {
-    let hash = destination.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    lead_of(
+        destination.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        }),
+        shards,
+    )
+}
+
+/// The shard that counts for all, by a hash.
+pub fn lead_of(hash: u64, shards: usize) -> ShardId {
     ShardId(((hash >> 32) % shards.max(1) as u64) as u16)
 }
 
@@ -63,6 +70,7 @@ struct Member {
     wanted: u32,
     /// Of its latest share: an answer that names an earlier one says nothing of this one.
     number: u32,
+    last: Used,
 }
 
 /// What a member tells of a destination.
@@ -110,7 +118,7 @@ impl Shares {
     /// A member has told what it uses. The shares that change.
     pub fn on_used(&mut self, from: ShardId, used: Used) -> Vec<Share> {
         let member = self.members.entry(from).or_default();
-        member.wanted = used.wanted;
+        (member.wanted, member.last) = (used.wanted, used);
         // A member that has not heard of its latest share may open connections up to an earlier one.
         if used.number == member.number {
             member.held = member.share.max(used.connections);
@@ -118,6 +126,27 @@ impl Shares {
         let shares = self.share_out();
         self.members.retain(|_, one| (one.share, one.held, one.wanted) != (0, 0, 0));
         shares
+    }
+
+    /// A member repeats what it told last, so a frame may be lost: the shares that are told again. Those
+    /// of others too that hold more than they should.
+    pub fn again(&self, from: ShardId, used: Used) -> Vec<Share> {
+        let told = |(shard, member): (&ShardId, &Member)| Share {
+            to: *shard,
+            number: member.number,
+            connections: member.share,
+        };
+        match self.members.get(&from) {
+            Some(member) if member.last == used => {
+                let lacks =
+                    |(shard, one): &(&ShardId, &Member)| **shard == from || one.held > one.share;
+                self.members.iter().filter(lacks).map(told).collect()
+            }
+            None if (used.connections, used.wanted) == (0, 0) => {
+                vec![Share { to: from, number: used.number, connections: 0 }]
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The largest equal shares of what members want; what one does not want goes to the others.

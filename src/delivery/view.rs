@@ -58,6 +58,8 @@ pub enum Binding {
     Process {
         connections: u32,
     },
+    /// The tenant of the job has no token of its rate.
+    Tenant,
 }
 
 impl Default for Binding {
@@ -228,13 +230,15 @@ impl Owner {
     /// Where a job is that a home has sent. `None`: it is not here any more, or not yet.
     pub fn why(&mut self, job: JobRef, now: Now) -> Option<JobView> {
         let sending = |stage: Stage| stage == Stage::Busy(job);
-        let (index, ahead) = match *self.jobs.get(&job)? {
+        let (index, ahead, is_held) = match *self.jobs.get(&job)? {
             Whereabouts::Queued { destination, slot } => {
-                let entry = &self.entries[destination as usize];
-                (destination, Some(entry.destination.ahead_of(slot).unwrap_or(0)))
+                let entry = &self.entries[destination as usize].destination;
+                let tenant = entry.queued_at(slot).map(|delivery| delivery.flow.tenant);
+                let is_held = tenant.is_some_and(|tenant| self.rates.holds(tenant));
+                (destination, Some(entry.ahead_of(slot).unwrap_or(0)), is_held)
             }
             Whereabouts::Taken => {
-                (self.capacity.iter().find(|one| sending(one.stage))?.destination, None)
+                (self.capacity.iter().find(|one| sending(one.stage))?.destination, None, false)
             }
         };
         let of_destination = self.capacity.iter().filter(|one| one.destination == index);
@@ -242,12 +246,12 @@ impl Owner {
             Stage::Busy(job) => Some(job.key.0),
             _ => None,
         });
-        Some(JobView {
-            ahead,
-            under_way: under_way.collect(),
-            holders: self.largest_holders(),
-            destination: self.view_of(index, now),
-        })
+        let (under_way, holders) = (under_way.collect(), self.largest_holders());
+        let mut destination = self.view_of(index, now);
+        if is_held {
+            destination.binding = Binding::Tenant;
+        }
+        Some(JobView { ahead, under_way, holders, destination })
     }
 
     fn largest_holders(&self) -> Vec<(Box<str>, u32)> {
@@ -346,7 +350,7 @@ impl Home {
                     ahead: slot.map(|slot| target.ahead_of(slot).unwrap_or(0)),
                     places: target.places(),
                     out: target.out(),
-                    state: Arc::clone(&target.state),
+                    state: target.state_of(job.flow().tenant, now.mono),
                 }))
             }
             State::Out { owner, .. } => {
@@ -359,9 +363,10 @@ impl Home {
     }
 
     /// The destination that jobs are filed under.
-    pub fn filed_under(&self, target: u64, now: Now) -> Option<FlowView> {
+    pub fn filed_under(&self, (target, tenant): (u64, u64), now: Now) -> Option<FlowView> {
         let target = self.target(target)?;
-        let (name, state) = (target.route.hop.name.clone(), Arc::clone(&target.state));
+        let state = target.state_of(tenant, now.mono);
+        let name = target.route.hop.name.clone();
         Some(FlowView { at: now, name, places: target.places(), state })
     }
 }

@@ -159,6 +159,8 @@ pub enum Returned {
     OurLimit(OurLimit),
     /// This shard has no share of the striped destination; the lead shard has.
     NotHere,
+    /// The rate of its tenant is used up until then.
+    TenantRate { until: Mono },
     /// Its partition is behind with the outcomes of deliveries.
     Hidden,
 }
@@ -198,6 +200,8 @@ pub enum Binds {
     /// The number of connections.
     Window,
     Rate,
+    /// The rate of the tenant, over all destinations.
+    TenantRate,
     BackingOff,
     /// An operator has paused the destination.
     Paused,
@@ -268,7 +272,7 @@ pub enum Frame {
         from: ShardId,
         tokens: u32,
     },
-    /// Tokens, and until when they are valid.
+    /// Tokens, and until when they are valid. None: until when there are none.
     Allow {
         limit: u64,
         tokens: u32,
@@ -282,15 +286,16 @@ pub enum Frame {
     /// Connections that a member of a striped destination may have, by the number of the share.
     Share {
         target: u64,
+        from: ShardId,
         number: u32,
         connections: u32,
     },
     /// The latest share that a member has heard of, the connections that it has, and those that it would
-    /// use.
+    /// use. `None`: of a member that has forgotten the destination.
     Used {
         target: u64,
         from: ShardId,
-        hop: Arc<Hop>,
+        hop: Option<Arc<Hop>>,
         number: u32,
         connections: u32,
         wanted: u32,

@@ -217,6 +217,10 @@ pub enum Binding {
     Rate {
         until_ms: u64,
     },
+    /// The rate of the tenant, over all destinations, is used up.
+    TenantRate {
+        until_ms: u64,
+    },
     /// A connection has just failed.
     Hold {
         until_ms: u64,
@@ -251,6 +255,7 @@ impl Binding {
             | Binding::Suspended { until_ms }
             | Binding::Throttled { until_ms }
             | Binding::Rate { until_ms }
+            | Binding::TenantRate { until_ms }
             | Binding::Hold { until_ms }
             | Binding::OwnLimit { until_ms } => Some(until_ms),
             _ => None,

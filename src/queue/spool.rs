@@ -24,7 +24,6 @@ use crate::queue::record::family::Layout;
 use crate::queue::recover::open::open;
 use crate::queue::spool_lock::claim;
 use crate::queue::spool_meta::Meta;
-use crate::queue::spool_meta::number_for;
 use crate::queue::spool_meta::read_meta;
 use crate::queue::spool_meta::write_meta;
 use crate::queue::store::copies::COPIES;
@@ -84,6 +83,7 @@ pub const MEMORY_BYTES_DEFAULT: usize = 80 << 20;
 pub struct Spool {
     path: PathBuf,
     number: SpoolNumber,
+    key: [u64; 2],
     partitions: Vec<Arc<Partition>>,
     recovered: Vec<Recovered>,
     /// Held until the spool is dropped.
@@ -155,8 +155,9 @@ impl Spool {
         if meta.format < options.layout.format {
             write_meta(path, &Meta { format: options.layout.format, ..meta })?;
         }
-        let number = meta.spool_number();
-        Ok(Spool { path: path.clone(), number, partitions, recovered, _lock: None })
+        // A spool that is only inspected may have none yet; nothing is hashed then.
+        let (number, key) = (meta.spool_number(), meta.key.unwrap_or_default());
+        Ok(Spool { path: path.clone(), number, key, partitions, recovered, _lock: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -165,6 +166,11 @@ impl Spool {
 
     pub fn number(&self) -> SpoolNumber {
         self.number
+    }
+
+    /// The secret of hashes that are stored in this spool.
+    pub fn key(&self) -> [u64; 2] {
+        self.key
     }
 
     pub fn partitions(&self) -> &[Arc<Partition>] {
@@ -251,8 +257,8 @@ fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     make_folder(&options.path.join(QUARANTINE))?;
     make_folder(&options.path.join(COPIES))?;
     let format = options.layout.format;
-    let number = Some(number_for(&options.path)?.as_u32());
-    let meta = Meta { format, partitions, created_ms: options.now_ms, number };
+    let meta = Meta { format, partitions, created_ms: options.now_ms, number: None, key: None };
+    let meta = meta.with_names(&options.path)?;
     for partition in 0..partitions {
         create(&spec(options, &meta, &memory, partition))?;
     }

@@ -1,4 +1,4 @@
-//! `ringpost.json`: the format of a spool, its partitions and its number.
+//! `ringpost.json`: the format of a spool, its partitions, its number and its secret key.
 //!
 //! Order:    the copy in `copies` is written before the file, so that a number in use is never lost.
 
@@ -29,6 +29,8 @@ pub(in crate::queue) struct Meta {
     pub created_ms: u64,
     /// Random; chosen when the spool is created or upgraded from format 1.
     pub number: Option<u32>,
+    /// The secret of hashes that are stored; random, chosen with the number.
+    pub key: Option<[u64; 2]>,
 }
 
 impl Meta {
@@ -36,28 +38,33 @@ impl Meta {
         SpoolNumber::from_bits(self.number.unwrap_or(0))
     }
 
-    /// Adds a number if there is none: that of the copy, or a new one, which is stored first.
+    /// Adds a number and a key if they are missing: those of the copy, or new ones. They are stored
+    /// before they are used.
     pub fn numbered(self, path: &Path) -> Result<Meta, SpoolFault> {
-        if self.number.is_some() {
+        if self.number.is_some() && self.key.is_some() {
             return Ok(self);
         }
-        let meta = Meta { number: Some(number_for(path)?.as_u32()), ..self };
+        let meta = self.with_names(path)?;
         write_meta(path, &meta)?;
         Ok(meta)
     }
+
+    /// As `numbered`, but not stored.
+    pub fn with_names(self, path: &Path) -> Result<Meta, SpoolFault> {
+        let text = fs::read_to_string(path.join(COPIES).join(META)).ok();
+        let copy: Option<Meta> = text.and_then(|text| serde_json::from_str(&text).ok());
+        let drawn = |_| draw().map_err(|cause| SpoolFault::io(path, cause));
+        let [number, first, second] = [(); 3].map(drawn);
+        let number = self.number.or(copy.and_then(|copy| copy.number)).unwrap_or(number? as u32);
+        let key = self.key.or(copy.and_then(|copy| copy.key)).unwrap_or([first?, second?]);
+        Ok(Meta { number: Some(number), key: Some(key), ..self })
+    }
 }
 
-/// The number in the copy of `ringpost.json`, if the copy is readable.
-fn copied_number(path: &Path) -> Option<SpoolNumber> {
-    let text = fs::read_to_string(path.join(COPIES).join(META)).ok()?;
-    let copy: Meta = serde_json::from_str(&text).ok()?;
-    copy.number.map(SpoolNumber::from_bits)
-}
-
-fn draw_number() -> std::io::Result<SpoolNumber> {
-    let mut bytes = [0; 4];
+fn draw() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(SpoolNumber::from_bits(u32::from_be_bytes(bytes)))
+    Ok(u64::from_be_bytes(bytes))
 }
 
 pub(in crate::queue) fn read_meta(path: &Path, known: u32) -> Result<Option<Meta>, SpoolFault> {
@@ -108,17 +115,9 @@ pub(in crate::queue) fn write_meta(path: &Path, meta: &Meta) -> Result<(), Spool
 fn write_meta_in(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
     let fresh = path.join(format!("{META}.new"));
     let at = |cause| SpoolFault::io(&fresh, cause);
-    let text = serde_json::to_string_pretty(meta).expect("four numbers become JSON");
+    let text = serde_json::to_string_pretty(meta).expect("numbers become JSON");
     let mut file = File::create(&fresh).map_err(at)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at)?;
     fs::rename(&fresh, path.join(META)).map_err(at)?;
     sync_folder(path)
-}
-
-/// The number of a new spool: that of the copy, or a random one.
-pub(in crate::queue) fn number_for(path: &Path) -> Result<SpoolNumber, SpoolFault> {
-    match copied_number(path) {
-        Some(number) => Ok(number),
-        None => draw_number().map_err(|cause| SpoolFault::io(path, cause)),
-    }
 }

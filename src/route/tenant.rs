@@ -40,6 +40,12 @@ impl TenantTable {
         TenantTable { tenants: tenants.collect() }
     }
 
+    /// The tenants with rates.
+    pub fn limited(&self) -> impl Iterator<Item = (&str, &Rates)> {
+        let limited = self.tenants.iter().filter(|(_, policy)| policy.rates.is_limited());
+        limited.map(|(name, policy)| (&**name, &policy.rates))
+    }
+
     /// The policy of a tenant, or of mail that belongs to none.
     pub fn policy(&self, tenant: Option<&str>) -> TenantPolicy {
         tenant.and_then(|tenant| self.tenants.get(tenant)).copied().unwrap_or_default()

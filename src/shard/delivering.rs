@@ -19,6 +19,8 @@ use crate::delivery::capacity::Gate;
 use crate::delivery::flow_hash::FlowHasher;
 use crate::delivery::home::Home;
 use crate::delivery::job::Now;
+use crate::delivery::limit_file::LimitSaver;
+use crate::delivery::limit_file::SentBefore;
 use crate::delivery::link::Station;
 use crate::delivery::operation::Answered;
 use crate::delivery::operation::Refusal;
@@ -69,6 +71,9 @@ pub struct DeliverySeed {
     pub hasher: FlowHasher,
     /// Destinations that operators had paused.
     pub paused: Vec<Box<str>>,
+    /// The file of rates, and what was in it.
+    pub saver: LimitSaver,
+    pub sent_before: Arc<SentBefore>,
     /// Number of shards that may still send jobs to others; shared by all shards.
     pub handing_over: Arc<AtomicUsize>,
 }
@@ -185,6 +190,7 @@ pub(in crate::shard) fn start(
             hasher: seed.hasher,
             gate: seed.gate,
             paused: seed.paused,
+            sent_before: seed.sent_before,
             seed: wall.as_ms() ^ u64::from(me.0) << 48 | 1,
         },
         station: Station {
@@ -211,6 +217,7 @@ pub(in crate::shard) fn start(
             seed.policy,
             (seed.hasher, seed.hostname, Shards { me, count: shards }),
         ),
+        saver: seed.saver,
         stores: stores.iter().filter_map(store).collect(),
         clock,
         shards,

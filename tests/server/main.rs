@@ -11,6 +11,7 @@ mod full_disk;
 mod power_cut;
 #[path = "../queue_rig/mod.rs"]
 mod queue_rig;
+mod rates;
 mod relay;
 mod relay_bounce;
 mod relay_crash;

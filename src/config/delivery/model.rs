@@ -241,8 +241,8 @@ section! {
 
 section! {
     /// A tenant, as named in `network.tenant`. This section may occur several times. Tenants without a
-    /// section have the defaults. In this version weights and rates are shown by `ringpost route test`
-    /// and have no other effect.
+    /// section have the defaults. Rates hold over all destinations and shards. Those per minute, hour and
+    /// day also hold over restarts.
     pub struct TenantConfig at "tenant" repeated {
         /// The name of the tenant.
         name: Label = Required("'acme'"), Live;
@@ -347,7 +347,7 @@ treatment! {
     recipients_per_message: u32 = "100", 1 => 100_000;
     /// Messages per second. 0 means no limit.
     messages_per_second: u32 = "0", 0 => 10_000_000;
-    /// Messages per minute. 0 means no limit.
+    /// Messages per minute. 0 means no limit. Rates per minute, hour and day hold over restarts.
     messages_per_minute: u32 = "0", 0 => 100_000_000;
     /// Messages per hour. 0 means no limit.
     messages_per_hour: u32 = "0", 0 => 1_000_000_000;

@@ -124,6 +124,8 @@ impl Home {
         if target.waiting() == 0 || self.is_closing {
             return;
         }
+        let released = target.release_tenants(mono);
+        self.timers.extend(released.map(|at| (at, Timer::Target(id))));
         let want_at = target.want_at();
         if let Some((jobs, flows)) = target.next_want(mono) {
             let hop = Arc::clone(&target.route.hop);
@@ -286,7 +288,8 @@ impl Home {
 
     /// The last error of the destination, or what keeps it from taking more.
     fn why_waiting(&self, key: JobKey) -> Answer {
-        let state = &self.targets[&self.jobs[&key].flow().target].state;
+        let flow = self.jobs[&key].flow();
+        let state = self.targets[&flow.target].state_of(flow.tenant, self.now.mono);
         match &state.last {
             Some(last) => Answer::clone(last),
             None => Answer::ours(Cause::NoRoom, why_bound(state.binds)),
@@ -435,8 +438,10 @@ impl Home {
 
     fn note_returned(&mut self, job: JobRef, target: u64, why: Returned) {
         let mono = self.now.mono;
+        let tenant = self.jobs[&job.key].flow().tenant;
         let target = self.targets.get_mut(&target).expect("a job that is out has a target");
         match why {
+            Returned::TenantRate { until } => target.hold_tenant(tenant, until),
             Returned::Recalled => (),
             Returned::Hidden => {
                 let partition = job.key.0.partition();
@@ -461,6 +466,7 @@ const fn why_bound(binds: Binds) -> &'static str {
     match binds {
         Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
         Binds::Rate => "the rate of mail to the destination is limited",
+        Binds::TenantRate => "the rate of mail of the tenant is limited",
         Binds::BackingOff => "the destination does not answer",
         Binds::Paused => "an operator has paused the destination",
         Binds::Suspended => "a rule has suspended the destination after one of its replies",

@@ -589,9 +589,9 @@ fn operators_are_told_where_a_job_stands() {
     rig.on(rig.grant(0));
     let told_places = told(&rig);
     assert!(told_places.contains("total: 0"), "{told_places}");
-    let flow = rig.home.filed_under(TARGET, rig.now).expect("it is known");
+    let flow = rig.home.filed_under((TARGET, 0), rig.now).expect("it is known");
     assert_eq!((&*flow.name, flow.places.total), ("mx:b.test", 0));
-    assert!(rig.home.filed_under(TARGET + 1, rig.now).is_none());
+    assert!(rig.home.filed_under((TARGET + 1, 0), rig.now).is_none());
 }
 
 #[test]

@@ -44,6 +44,7 @@ use crate::wire::classify::Cause;
 use crate::wire::smtp::transaction::BodyType;
 
 mod random;
+mod stripes;
 
 const HOME: ShardId = ShardId(0);
 const FLOW: Flow = Flow { target: 1, tenant: 1, class: Class::Normal };
@@ -167,6 +168,8 @@ struct Bench {
     unreached: Vec<(u32, Mono)>,
     grants: Vec<(u32, Binds)>,
     jobs: u32,
+    /// What is to be written; durable at the next tick.
+    saves: Vec<(u64, StoredLimit)>,
 }
 
 impl Bench {
@@ -183,11 +186,13 @@ impl Bench {
             hasher: FlowHasher::new((1, 2)),
             gate,
             paused: Vec::new(),
+            sent_before: Arc::default(),
             seed: 1,
         });
         let (opened, woken, returned) = (Vec::new(), Vec::new(), Vec::new());
         let (unreached, grants, jobs) = (Vec::new(), Vec::new(), 0);
-        Bench { owner, opened, woken, returned, unreached, grants, jobs }
+        let saves = Vec::new();
+        Bench { owner, opened, woken, returned, unreached, grants, jobs, saves }
     }
 
     fn collect(&mut self) {
@@ -210,6 +215,8 @@ impl Bench {
                 OwnerEffect::Send { frame: Frame::Grant { total, state, .. }, .. } => {
                     self.grants.push((total, state.binds));
                 }
+                // The test bench has a quick disk.
+                OwnerEffect::Save { limits } => self.saves.extend(limits),
                 OwnerEffect::Send { .. } | OwnerEffect::Log { .. } => {}
             }
         }
@@ -236,6 +243,10 @@ impl Bench {
     fn tick(&mut self, ms: u64) {
         self.owner.tick(at(ms));
         self.collect();
+        if !self.saves.is_empty() {
+            self.owner.saved(at(ms));
+            self.collect();
+        }
     }
 
     fn opened(&mut self, ms: u64) -> Vec<ConnId> {
@@ -936,14 +947,14 @@ fn rules_suspend_and_slow_down_with_evidence() {
 fn a_reload_changes_limits_and_forgets_nothing() {
     let text = |max, rate| {
         format!(
-            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_minute = {rate}\n"
+            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_second = {rate}\n"
         )
     };
     let (mut bench, a) = (Bench::new(&text(9, 6)), named("a"));
     bench.push(&a, 50, 0);
     let conns = bench.connect(0);
     assert!(conns[..4].iter().all(|conn| bench.delivers(*conn, 0)));
-    bench.owner.replace_policy(Arc::new(policy(&text(3, 5))));
+    bench.owner.replace_policy(Arc::new(policy(&text(3, 5))), at(20));
     bench.tick(20);
     let going: Vec<ConnId> =
         conns.iter().copied().filter(|conn| !bench.closes(*conn, 21)).collect();
@@ -963,4 +974,27 @@ fn a_way_that_leads_nowhere_is_answered_for_all() {
     assert_eq!(bench.returned.len(), 3);
     assert_eq!(bench.owner.connections(), 0);
     assert!(bench.opened(2).is_empty());
+}
+
+#[test]
+fn tenants_share_a_destination_by_weight() {
+    let text = "[destination_defaults]\nwindow_start = 1\n";
+    let (mut bench, a) = (Bench::new(text), named("a"));
+    for (tenant, weight) in [(1, 3), (2, 1)] {
+        for _ in 0..30 {
+            let flow = Flow { target: target_of(&a), tenant, class: Class::Normal };
+            let job = delivery(bench.jobs, (&a, HOME), flow);
+            bench.jobs += 1;
+            bench.owner.deliver(Box::new(Delivery { weight, ..*job }), at(0));
+        }
+    }
+    bench.collect();
+    let conn = bench.connect(0)[0];
+    let mut taken = [0, 0, 0];
+    for ms in 1..=40 {
+        let delivery = bench.take(conn, ms).expect("both have mail");
+        taken[delivery.flow.tenant as usize] += 1;
+        bench.end(conn, done(JobEnd::Delivered), ms);
+    }
+    assert!((29..=31).contains(&taken[1]), "{taken:?}: three times as many by weight");
 }

@@ -36,6 +36,7 @@ pub(in crate::delivery) fn owner(connections_max: u32) -> Owner {
         hasher: FlowHasher::new((1, 2)),
         gate: Arc::new(Gate::new(connections_max)),
         paused: Vec::new(),
+        sent_before: Arc::default(),
         seed: 1,
     })
 }

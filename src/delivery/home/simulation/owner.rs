@@ -120,8 +120,11 @@ impl Owner {
                         Returned::Hidden,
                         Returned::OurLimit(OurLimit::Descriptors),
                         Returned::NotHere,
+                        Returned::TenantRate {
+                            until: Mono::from_ms(now_ms + 1 + random.below(2000)),
+                        },
                     ];
-                    doing.push(returned(&delivery, why[random.below(3) as usize]));
+                    doing.push(returned(&delivery, why[random.below(4) as usize]));
                 } else {
                     queue.queued.push_back(*delivery);
                     queue.begin(peer(target), random, &mut doing);

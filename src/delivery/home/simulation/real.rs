@@ -76,6 +76,7 @@ impl Real {
             hasher: FlowHasher::new((1, 2)),
             gate: Arc::clone(gate),
             paused: Vec::new(),
+            sent_before: Arc::default(),
             seed: seed + u64::from(me),
         });
         Real { owner, connections: BTreeMap::new(), tick_ms: 0 }

@@ -234,10 +234,27 @@ enum What {
     Disk(u16, HomeEffect),
     Commit(u16, HomeEffect),
     Resolve(u16, JobRef),
-    Remote { owner: u16, home: ShardId, job: JobRef, target: u64, end: Option<End> },
-    Landed { owner: u16, home: ShardId, job: JobRef, target: u64, end: Option<End> },
-    Later { owner: u16, target: u64 },
+    Remote {
+        owner: u16,
+        home: ShardId,
+        job: JobRef,
+        target: u64,
+        end: Option<End>,
+    },
+    Landed {
+        owner: u16,
+        home: ShardId,
+        job: JobRef,
+        target: u64,
+        end: Option<End>,
+    },
+    Later {
+        owner: u16,
+        target: u64,
+    },
     TickOwner(u16),
+    /// The limits of an owner are durable.
+    Saved(u16),
     Connection(u16, ConnId, Happening),
 }
 
@@ -586,6 +603,7 @@ impl World {
                 }),
             },
             What::TickOwner(shard) => self.tick_real(shard),
+            What::Saved(shard) => self.saved_real(shard),
             What::Connection(shard, conn, happening) => {
                 self.on_connection(shard, conn, happening);
             }
@@ -654,9 +672,7 @@ impl World {
 
     /// Frames between two shards keep their order.
     fn send(&mut self, from: u16, to: ShardId, frame: Frame) {
-        // Shares of striped destinations are not repeated by their lead.
-        let is_repeated = !matches!(frame, Frame::Share { .. } | Frame::Used { .. });
-        if is_repeated && self.one_of(self.plan.lost) {
+        if self.one_of(self.plan.lost) {
             if let Frame::Settle(outcome) = &frame
                 && let crate::handoff::frames::What::Tried { ends, .. } = &outcome.what
             {

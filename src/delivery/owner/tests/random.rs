@@ -9,6 +9,7 @@ use super::*;
 
 use crate::config::DestinationDefaults;
 use crate::config::Stripes;
+use crate::route::TenantTable;
 use crate::route::destination::DestinationTable;
 
 const SHARDS: u16 = 3;
@@ -38,6 +39,10 @@ enum Event {
     Take(usize, ConnId, u64),
     Replied(usize, ConnId),
     Gone(usize, ConnId),
+    /// The limits of a shard are durable.
+    Saved(usize, Vec<(u64, StoredLimit)>),
+    /// The process is killed and starts again.
+    Kill,
     Operator,
 }
 
@@ -96,8 +101,27 @@ struct World {
     /// The limits of late, with the time until which they hold.
     limits: Vec<(u64, u32)>,
     sent: Vec<Vec<u64>>,
+    /// The same for the tenant with rates, and what those are.
+    sent_by_tenant: Vec<u64>,
+    tenant_rates: (u32, u32),
+    killed_ms: u64,
+    /// The file of limits: each with the time at which it was written.
+    disk: HashMap<u64, (StoredLimit, u64)>,
     paused: Vec<bool>,
     calls: u64,
+}
+
+fn tenant_of(number: u32) -> u64 {
+    FlowHasher::new((1, 2)).tenant(Some(&format!("t{number}")))
+}
+
+/// Rates of a second count from the last kill on, those of a minute over it.
+fn keeps_rates(sent: &[u64], rates: (u32, u32), (now_ms, killed_ms): (u64, u64)) {
+    let since = (now_ms + 1).saturating_sub(1000).max(killed_ms);
+    for (limit, since) in [(rates.0, since), (rates.1, (now_ms + 1).saturating_sub(60_000))] {
+        let count = sent.iter().rev().take_while(|one| **one >= since).count();
+        assert!(limit == 0 || count <= limit as usize, "{count} since {since} ms");
+    }
 }
 
 /// Small limits, so that they bind. To read a config would take longer than all the rest.
@@ -129,20 +153,16 @@ impl World {
         let limited = [(0, 0), (3, 0), (0, 60), (5, 100)];
         let rates = limited[random.below(4) as usize];
         let pool = [None, Some("p")];
-        let policy = policy_of(base, &mut random, rates);
+        let mut policy = policy_of(base, &mut random, rates);
+        let tenant_rates = match random.below(2) {
+            0 => (4, 12),
+            _ => {
+                let policy = Arc::make_mut(&mut policy);
+                policy.tenants = TenantTable::default();
+                (0, 0)
+            }
+        };
         let gate = Arc::new(Gate::new(policy.connections_max));
-        let owners = (0..SHARDS).map(|me| {
-            Owner::new(OwnerParts {
-                me: ShardId(me),
-                shards: usize::from(SHARDS),
-                policy: Arc::clone(&policy),
-                hasher: FlowHasher::new((1, 2)),
-                gate: Arc::clone(&gate),
-                paused: Vec::new(),
-                seed: seed + u64::from(me),
-            })
-        });
-        let owners = owners.collect();
         let hops = (0..DESTINATIONS).map(|number| {
             let pool = pool[random.below(2) as usize].map(Box::from);
             Arc::new(Hop {
@@ -158,7 +178,7 @@ impl World {
         let mut world = World {
             random,
             now_ms: 0,
-            owners,
+            owners: Vec::new(),
             gate,
             hops,
             peers,
@@ -176,9 +196,14 @@ impl World {
             rates,
             limits: vec![(u64::MAX, limit)],
             sent: vec![Vec::new(); DESTINATIONS],
+            sent_by_tenant: Vec::new(),
+            tenant_rates,
+            killed_ms: 0,
+            disk: HashMap::new(),
             paused: vec![false; DESTINATIONS],
             calls: 0,
         };
+        world.start();
         for home in 0..usize::from(SHARDS) {
             let waiting = (0..DESTINATIONS).map(|number| Waiting {
                 places: PLACES_OPENING,
@@ -187,6 +212,10 @@ impl World {
             });
             let waiting = waiting.collect();
             world.homes.push(waiting);
+        }
+        for _ in 0..world.random.below(3) {
+            let at_ms = world.random.below(HEALED_MS);
+            world.at(at_ms, Event::Kill);
         }
         world.expected = 20 + world.random.below(60) as u32;
         for _ in 0..world.expected {
@@ -201,6 +230,57 @@ impl World {
         }
         world.at(HEALED_MS, Event::Operator);
         world
+    }
+
+    fn start(&mut self) {
+        let disk = self.disk.iter().map(|(key, (limit, written_ms))| {
+            let age_ms = limit.age_ms + self.now_ms - written_ms;
+            (*key, StoredLimit { age_ms, ..limit.clone() })
+        });
+        let sent_before = Arc::new(SentBefore::new(disk, (0, at(self.now_ms))));
+        self.gate = Arc::new(Gate::new(self.policy.connections_max));
+        let paused = (0..DESTINATIONS).filter(|number| self.paused[*number]);
+        let paused: Vec<Box<str>> = paused.map(|number| format!("d{number}.test").into()).collect();
+        let owners = (0..SHARDS).map(|me| {
+            Owner::new(OwnerParts {
+                me: ShardId(me),
+                shards: usize::from(SHARDS),
+                policy: Arc::clone(&self.policy),
+                hasher: FlowHasher::new((1, 2)),
+                gate: Arc::clone(&self.gate),
+                paused: paused.clone(),
+                sent_before: Arc::clone(&sent_before),
+                seed: self.random.below(1 << 40) + u64::from(me),
+            })
+        });
+        self.owners = owners.collect::<Vec<_>>();
+    }
+
+    /// All jobs that were at owners are tried again.
+    fn kill(&mut self) {
+        let lives = |event: &Event| {
+            matches!(event, Event::Mail { .. } | Event::Home { .. } | Event::Operator | Event::Kill)
+        };
+        self.events.retain(|_, event| lives(event));
+        self.connections.clear();
+        self.order.clear();
+        self.ticks.fill(u64::MAX);
+        self.killed_ms = self.now_ms;
+        self.start();
+        for home in 0..usize::from(SHARDS) {
+            for number in 0..DESTINATIONS {
+                let (owner, jobs) =
+                    (self.owner_of(home, number), self.homes[home][number].jobs.len());
+                let waiting = Waiting { places: PLACES_OPENING, owner, ..Waiting::default() };
+                self.homes[home][number] = waiting;
+                (0..jobs).for_each(|_| self.after(0, Event::Mail { home, number }));
+            }
+        }
+        let mut out: Vec<_> = self.out.drain().collect();
+        out.sort_unstable();
+        for (_, (home, number)) in out {
+            self.after(1, Event::Mail { home, number });
+        }
     }
 
     fn at(&mut self, at_ms: u64, event: Event) {
@@ -225,6 +305,10 @@ impl World {
     }
 
     fn send(&mut self, from: usize, to: usize, frame: Frame) {
+        let is_repeated = matches!(frame, Frame::Share { .. } | Frame::Used { .. });
+        if is_repeated && self.one_of(20) {
+            return;
+        }
         let latency = self.random.below(4);
         let earliest = self.order.entry((from, to)).or_default();
         let at_ms = (self.now_ms + latency).max(*earliest);
@@ -247,6 +331,10 @@ impl World {
                     self.after(0, Event::Take(shard, conn, stamp));
                 }
                 OwnerEffect::Send { to, frame } => self.send(shard, usize::from(to.0), frame),
+                OwnerEffect::Save { limits } => {
+                    let after_ms = 1 + self.random.below(200);
+                    self.after(after_ms, Event::Saved(shard, limits));
+                }
                 OwnerEffect::Log { .. } => {}
             }
         }
@@ -300,13 +388,15 @@ impl World {
             }
             Take::Job(delivery) => {
                 let number = connection.number;
+                let is_limited = delivery.flow.tenant == tenant_of(0);
                 connection.job = Some(delivery);
                 let sent = &mut self.sent[number];
                 sent.push(self.now_ms);
-                for (limit, span_ms) in [(self.rates.0, 1000), (self.rates.1, 60_000)] {
-                    let after = |one: &&u64| **one + span_ms > self.now_ms;
-                    let count = sent.iter().rev().take_while(after).count();
-                    assert!(limit == 0 || count <= limit as usize, "{count} in {span_ms} ms");
+                let (now_ms, killed_ms) = (self.now_ms, self.killed_ms);
+                keeps_rates(sent, self.rates, (now_ms, killed_ms));
+                if is_limited {
+                    self.sent_by_tenant.push(now_ms);
+                    keeps_rates(&self.sent_by_tenant, self.tenant_rates, (now_ms, killed_ms));
                 }
                 let after_ms = 1 + self.random.below(200);
                 self.after(after_ms, Event::Replied(shard, conn));
@@ -374,7 +464,7 @@ impl World {
             let owner = state.owner;
             let hop = Arc::clone(&self.hops[number]);
             let flow =
-                Flow { target: target_of(&hop), tenant: u64::from(job % 3), class: Class::Normal };
+                Flow { target: target_of(&hop), tenant: tenant_of(job % 3), class: Class::Normal };
             let delivery = delivery(job, (&hop, ShardId(home as u16)), flow);
             assert!(self.out.insert(delivery.job, (home, number)).is_none());
             self.send(home, owner, Frame::Deliver(delivery));
@@ -401,6 +491,11 @@ impl World {
             What::Returned(Returned::NotHere) if state.owner != usize::from(lead.0) => {
                 (state.owner, state.places, state.want_ms) = (usize::from(lead.0), opening, 0);
                 0
+            }
+            What::Returned(Returned::TenantRate { until }) => {
+                let until_ms = until.as_ns().div_ceil(1_000_000);
+                assert!(until_ms > self.now_ms, "to send it again at once is of no use");
+                until_ms - self.now_ms
             }
             What::Returned(_) => {
                 state.not_before_ms = self.now_ms + 100;
@@ -447,12 +542,12 @@ impl World {
             Frame::Want { target, hop, home, jobs, flows } => {
                 self.call(to, |owner, now| owner.want(&hop, (target, home, jobs, flows), now));
             }
-            Frame::Share { target, number, connections } => {
-                self.call(to, |owner, now| owner.share(target, number, connections, now));
+            Frame::Share { target, from, number, connections } => {
+                self.call(to, |owner, now| owner.share(target, (from, number, connections), now));
             }
             Frame::Used { target, from, hop, number, connections, wanted } => {
                 let used = Used { number, connections, wanted };
-                self.call(to, |owner, now| owner.used(target, from, (&hop, used), now));
+                self.call(to, |owner, now| owner.used(target, from, (hop.as_deref(), used), now));
             }
             Frame::Ask { limit, from, tokens } => {
                 self.call(to, |owner, now| owner.ask(limit, from, tokens, now));
@@ -486,7 +581,7 @@ impl World {
         self.limits.push((u64::MAX, limit));
         for shard in 0..usize::from(SHARDS) {
             let policy = Arc::clone(&self.policy);
-            self.call(shard, |owner, _| owner.replace_policy(policy));
+            self.call(shard, |owner, now| owner.replace_policy(policy, now));
             for number in 0..DESTINATIONS {
                 let owner = self.owner_of(shard, number);
                 let state = &mut self.homes[shard][number];
@@ -554,6 +649,13 @@ impl World {
             }
             Event::Replied(shard, conn) => self.replied(shard, conn),
             Event::Gone(shard, conn) => self.end(shard, conn, only(LinkEnd::Closed)),
+            Event::Saved(shard, limits) => {
+                let now_ms = self.now_ms;
+                let limits = limits.into_iter().map(|(key, limit)| (key, (limit, now_ms)));
+                self.disk.extend(limits);
+                self.call(shard, Owner::saved);
+            }
+            Event::Kill => self.kill(),
             Event::Operator => self.operator(),
         }
         true
@@ -585,7 +687,8 @@ fn owners_keep_their_promises_whatever_happens() {
         Ok(seed) => seed.parse().map_or(0..SEEDS, |seed| seed..seed + 1),
         Err(_) => 0..SEEDS,
     };
-    let base = pools("", &[("p", &["x:1", "y:2"])]);
+    let text = "[[tenant]]\nname = 't0'\nmessages_per_second = 4\nmessages_per_minute = 12\n";
+    let base = pools(text, &[("p", &["x:1", "y:2"])]);
     for seed in seeds {
         let run = std::panic::AssertUnwindSafe(|| World::new(&base, seed).run(seed));
         if let Err(panic) = std::panic::catch_unwind(run) {

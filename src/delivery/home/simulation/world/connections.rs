@@ -46,11 +46,12 @@ impl World {
             }
             Frame::Recall { job, .. } => owner.recall(job, now),
             Frame::Check { home, jobs } => owner.check(home, jobs),
-            Frame::Share { target, number, connections } => {
-                owner.share(target, number, connections, now);
+            Frame::Share { target, from, number, connections } => {
+                owner.share(target, (from, number, connections), now);
             }
             Frame::Used { target, from, hop, number, connections, wanted } => {
-                owner.used(target, from, (&hop, Used { number, connections, wanted }), now);
+                let used = Used { number, connections, wanted };
+                owner.used(target, from, (hop.as_deref(), used), now);
             }
             Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
             Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
@@ -79,6 +80,12 @@ impl World {
             let wake_ms = wake.map_or(LONG_TICK_MS, |at| at.ms_since(now) + 1);
             self.set_tick(shard, wake_ms.min(LONG_TICK_MS));
         }
+    }
+
+    pub(super) fn saved_real(&mut self, shard: u16) {
+        let now = self.mono();
+        self.real(shard).owner.saved(now);
+        self.follow_real(shard);
     }
 
     fn set_tick(&mut self, shard: u16, after_ms: u64) {
@@ -124,6 +131,10 @@ impl World {
                     }
                 }
                 OwnerEffect::Send { to, frame } => self.send(shard, to, frame),
+                OwnerEffect::Save { .. } => {
+                    let after_ms = 1 + self.random.below(60);
+                    self.process(after_ms, What::Saved(shard));
+                }
                 OwnerEffect::Log { .. } => (),
             }
         }

@@ -1,0 +1,323 @@
+//! Rates at the owner: what is counted here, the file that outlives the process, and tenants.
+//!
+//! Promise:  a limit is counted by one shard only: that of a destination by its lead, that of a tenant
+//!           by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
+//!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
+//!           the places of others.
+//! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
+
+use super::*;
+
+/// Rates as an owner keeps them.
+#[derive(Debug, Default)]
+pub(in crate::delivery) struct RateBook {
+    sent_before: Arc<SentBefore>,
+    /// Limits with something to save, by the time when that is due.
+    unsaved: BTreeSet<(Mono, u64)>,
+    /// The limits of the save under way.
+    saving: Vec<u64>,
+    /// Forgotten limits, under which nothing counts any more.
+    dropped: Vec<u64>,
+    /// The rates of all tenants that have any, by the hash of the tenant.
+    limited: HashMap<u64, Rates>,
+    /// Those that have jobs or tokens here.
+    tenants: HashMap<u64, Tenant>,
+    /// Tenants whose rate is used up, and until when.
+    spent: HashMap<u64, Mono>,
+    /// A token expires then.
+    expires: Mono,
+}
+
+/// A tenant with a rate.
+#[derive(Debug, Default)]
+struct Tenant {
+    tokens: Tokens,
+    /// Its queued jobs, and how many of them each destination has.
+    queued: u32,
+    by_destination: BTreeMap<u32, u32>,
+    /// Whether its jobs are not held.
+    is_free: bool,
+}
+
+impl RateBook {
+    pub(super) fn new(
+        sent_before: Arc<SentBefore>,
+        policy: &DeliveryPolicy,
+        hasher: &FlowHasher,
+    ) -> RateBook {
+        RateBook { sent_before, limited: limited(policy, hasher), ..RateBook::default() }
+    }
+
+    /// A limit with what earlier processes have sent.
+    pub(super) fn limit(&self, key: u64, rates: &Rates, users: Users, now: Mono) -> RateLimit {
+        let mut limit = RateLimit::new(rates, Keeping::Stored, users);
+        if let Some(stored) = self.sent_before.of(key, now) {
+            limit.restore(&stored, now);
+        }
+        limit
+    }
+
+    /// Nothing counts under this limit any more.
+    pub(super) fn forget(&mut self, key: u64) {
+        self.dropped.push(key);
+    }
+
+    /// When something is to be saved or asked for.
+    pub(super) fn next_wake(&self, ticked: Mono) -> Option<Mono> {
+        let unsaved = self.unsaved.first().map(|(at, _)| *at).filter(|_| self.saving.is_empty());
+        let tenants = (!self.tenants.is_empty()).then_some(Mono::ZERO);
+        let tick = ticked.plus_ms(TICK_MS);
+        [unsaved, tenants].into_iter().flatten().min().map(|at| at.max(tick))
+    }
+
+    /// Until when the rate of a tenant is used up.
+    pub(super) fn spent_until(&self, tenant: u64, now: Mono) -> Option<Mono> {
+        self.spent.get(&tenant).copied().filter(|until| now < *until)
+    }
+
+    /// Whether jobs of a tenant wait for tokens.
+    pub(in crate::delivery) fn holds(&self, tenant: u64) -> bool {
+        self.tenants.get(&tenant).is_some_and(|one| !one.is_free)
+    }
+}
+
+fn limited(policy: &DeliveryPolicy, hasher: &FlowHasher) -> HashMap<u64, Rates> {
+    let limited = policy.tenants.limited();
+    limited.map(|(name, rates)| (hasher.tenant(Some(name)), *rates)).collect()
+}
+
+impl Owner {
+    fn limit_mut(&mut self, key: u64) -> Option<&mut RateLimit> {
+        if let Some(lead) = self.leads.get_mut(&key) {
+            return Some(&mut lead.limit);
+        }
+        let index = *self.by_key.get(&key)?;
+        match &mut self.entries[index as usize].destination.rate {
+            Rate::Own(limit) => Some(limit),
+            Rate::Tokens(_) => None,
+        }
+    }
+
+    /// Remembers when the limit is to be saved.
+    pub(super) fn note_unsaved(&mut self, key: u64) {
+        let at = self.limit_mut(key).and_then(|limit| limit.saves_at());
+        self.rates.unsaved.extend(at.map(|at| (at, key)));
+    }
+
+    /// Has limits written, unless some are being written.
+    pub(super) fn save_limits(&mut self, now: Mono) {
+        if !self.rates.saving.is_empty() {
+            return;
+        }
+        let dropped = std::mem::take(&mut self.rates.dropped).into_iter();
+        let mut limits: Vec<_> = dropped.map(|key| (key, StoredLimit::default())).collect();
+        while let Some((at, key)) = self.rates.unsaved.first().copied()
+            && at <= now
+        {
+            self.rates.unsaved.remove(&(at, key));
+            if let Some(stored) = self.limit_mut(key).and_then(|limit| limit.save(now)) {
+                self.rates.saving.push(key);
+                limits.push((key, stored));
+            }
+        }
+        if !limits.is_empty() {
+            self.effects.push(OwnerEffect::Save { limits });
+        }
+    }
+
+    /// All that was to be saved is durable.
+    pub fn saved(&mut self, now: Mono) {
+        for key in std::mem::take(&mut self.rates.saving) {
+            if let Some(limit) = self.limit_mut(key) {
+                limit.saved();
+            }
+            self.note_unsaved(key);
+            if let Some(index) = self.by_key.get(&key).copied() {
+                self.refresh(index, now);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// A reload. Destinations follow in steps; each returns its jobs if other tenants are limited now,
+    /// so that all are counted or none.
+    pub(super) fn replace_tenants(&mut self, now: Mono) {
+        let limited = limited(&self.policy, &self.hasher);
+        let before = std::mem::replace(&mut self.rates.limited, limited);
+        self.rates.spent.clear();
+        let are_same = before.len() == self.rates.limited.len()
+            && before.keys().all(|tenant| self.rates.limited.contains_key(tenant));
+        if are_same {
+            return;
+        }
+        self.tenants_since = self.policy_number;
+        let tenants: Vec<u64> = self.rates.tenants.keys().copied().collect();
+        for tenant in tenants {
+            if !self.rates.limited.contains_key(&tenant) {
+                self.set_free(tenant, true, now);
+                self.rates.tenants.remove(&tenant);
+            }
+        }
+    }
+
+    /// A job has entered the queue of a destination.
+    pub(super) fn enter_tenant(&mut self, index: u32, tenant: u64, now: Mono) {
+        if !self.rates.limited.contains_key(&tenant) {
+            return;
+        }
+        let one = self.rates.tenants.entry(tenant).or_default();
+        one.queued += 1;
+        *one.by_destination.entry(index).or_default() += 1;
+        let is_held = !one.is_free;
+        self.entries[index as usize].destination.hold_tenant(tenant, is_held);
+        self.ask_for(tenant, now);
+    }
+
+    /// A job has left the queue of a destination.
+    pub(super) fn leave_tenant(&mut self, index: u32, tenant: u64) {
+        let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
+        let Some(jobs) = one.by_destination.get_mut(&index) else { return };
+        (*jobs, one.queued) = (*jobs - 1, one.queued - 1);
+        if *jobs == 0 {
+            one.by_destination.remove(&index);
+            self.entries[index as usize].destination.hold_tenant(tenant, false);
+        }
+    }
+
+    /// A job of the tenant begins. Its token was there, or the tenant was held.
+    pub(super) fn use_token(&mut self, tenant: u64, now: Mono) {
+        let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
+        let had_one = one.tokens.use_one(now);
+        debug_assert!(had_one, "a tenant without tokens is held");
+        if one.tokens.free(now) == 0 {
+            self.set_free(tenant, false, now);
+        }
+    }
+
+    /// Holds the tenants whose tokens have expired. Called before a job is taken.
+    pub(super) fn hold_expired(&mut self, now: Mono) {
+        if now < self.rates.expires || self.rates.tenants.is_empty() {
+            return;
+        }
+        self.rates.expires = Mono::NEVER;
+        let tenants: Vec<u64> = self.rates.tenants.keys().copied().collect();
+        for tenant in tenants {
+            let tokens = &self.rates.tenants[&tenant].tokens;
+            match tokens.expires(now) {
+                Some(at) => self.rates.expires = self.rates.expires.min(at),
+                None => self.set_free(tenant, false, now),
+            }
+        }
+    }
+
+    fn set_free(&mut self, tenant: u64, is_free: bool, now: Mono) {
+        let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
+        if std::mem::replace(&mut one.is_free, is_free) == is_free {
+            return;
+        }
+        let indexes: Vec<u32> = one.by_destination.keys().copied().collect();
+        for index in indexes {
+            self.entries[index as usize].destination.hold_tenant(tenant, !is_free);
+            if is_free {
+                self.refresh(index, now);
+            }
+        }
+    }
+
+    fn ask_for(&mut self, tenant: u64, now: Mono) {
+        let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
+        let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
+        let unused = one.tokens.unused(one.queued as usize, now).into_iter();
+        let unused = unused.map(|(tokens, until)| Frame::Unused { limit: tenant, tokens, until });
+        let asked = one.tokens.ask(one.queued, now);
+        let asked = asked.map(|tokens| Frame::Ask { limit: tenant, from, tokens });
+        let frames = unused.chain(asked);
+        self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
+    }
+
+    /// Gives back what is not used, and asks again.
+    pub(super) fn tick_tenants(&mut self, now: Mono) {
+        self.hold_expired(now);
+        let tenants: Vec<u64> = self.rates.tenants.keys().copied().collect();
+        tenants.into_iter().for_each(|tenant| self.ask_for(tenant, now));
+        self.rates.tenants.retain(|_, one| one.queued > 0);
+        self.rates.spent.retain(|_, until| now < *until);
+    }
+
+    /// To the lead: a shard asks for tokens of the rate of a destination or a tenant.
+    pub fn ask(&mut self, key: u64, from: ShardId, tokens: u32, now: Mono) {
+        if let Some(rates) = self.rates.limited.get(&key) {
+            let users = Users::Shards;
+            let lead = self.leads.entry(key).or_insert_with(|| Lead {
+                shares: Shares::new(0, 0),
+                limit: self.rates.limit(key, rates, users, now),
+                used_at: now,
+            });
+            lead.limit.set_rates(rates);
+        }
+        let Some(lead) = self.leads.get_mut(&key) else { return };
+        lead.used_at = now;
+        let (tokens, mut until) = lead.limit.allow(tokens, now);
+        if tokens == 0 {
+            let soonest = now.plus_ms(TOKEN_ASK_MS);
+            until = lead.limit.frees_at(now).map_or(soonest, |at| at.max(soonest));
+        }
+        let frame = Frame::Allow { limit: key, tokens, until };
+        self.effects.push(OwnerEffect::Send { to: from, frame });
+        self.note_unsaved(key);
+    }
+
+    /// From the lead: tokens, or none until then.
+    pub fn allow(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
+        if let Some(one) = self.rates.tenants.get_mut(&key) {
+            one.tokens.on_allow(tokens, until);
+            match one.tokens.expires(now) {
+                Some(at) => {
+                    self.rates.expires = self.rates.expires.min(at);
+                    self.set_free(key, true, now);
+                }
+                None => self.return_tenant(key, until, now),
+            }
+        } else if let Some(index) = self.by_key.get(&key).copied() {
+            if let Rate::Tokens(held) = &mut self.entries[index as usize].destination.rate {
+                held.on_allow(tokens, until);
+            }
+            self.refresh(index, now);
+        }
+        self.pump(now);
+    }
+
+    /// The rate of a tenant is used up: its jobs go home until it is not.
+    fn return_tenant(&mut self, tenant: u64, until: Mono, now: Mono) {
+        self.rates.spent.insert(tenant, until);
+        let Some(one) = self.rates.tenants.get(&tenant) else { return };
+        let indexes: Vec<u32> = one.by_destination.keys().copied().collect();
+        for index in indexes {
+            let destination = &mut self.entries[index as usize].destination;
+            for delivery in destination.remove_tenant(tenant) {
+                self.return_job(delivery, Returned::TenantRate { until });
+            }
+            self.refresh(index, now);
+        }
+    }
+
+    /// To the lead: tokens that were not used.
+    pub fn unused(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
+        if let Some(lead) = self.leads.get_mut(&key) {
+            lead.limit.give_back(tokens, until, now);
+        }
+    }
+
+    pub(super) fn forget_leads(&mut self, now: Mono) {
+        let rates = &mut self.rates;
+        self.leads.retain(|key, lead| {
+            let is_kept = now.ms_since(lead.used_at) < DESTINATION_IDLE_MS
+                || !lead.shares.is_unused()
+                || lead.limit.empties_at(now) > now;
+            if !is_kept {
+                rates.forget(*key);
+            }
+            is_kept
+        });
+    }
+}

@@ -261,12 +261,12 @@ mod tests {
             fingerprint(&load(text, "f", &host).expect("it is good").config)
         };
         let route = "[[route]]\nnext = 'smtp:a.test:25'\n";
-        let destination = "[[destination]]\nrecipient_domain = ['a.test']\n";
+        let destination = "[[destination]]\nname = 'a'\nrecipient_domain = ['a.test']\n";
         let others = ["", "[[route]]\nnext = 'smtp:b.test:25'\n", destination];
         for other in others {
             assert_ne!(of(route), of(other), "{other}");
         }
-        let limit = format!("[destination_defaults]\nconnections_max = 3\n{route}");
+        let limit = format!("[destination_defaults]\nconnections_max = 30\n{route}");
         assert_eq!(of(route), of(&limit), "a limit moves no mail");
     }
 }

@@ -1149,6 +1149,8 @@ impl Destination {
         for outlet in &self.outlets {
             until = until.max(outlet.quiet_until).max(outlet.suspended_until);
         }
+        let slowed = self.outlets.iter().map(|outlet| outlet.slowed).chain([self.slowed]);
+        until = slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed));
         match &mut self.rate {
             Rate::Own(limit) => until.max(limit.empties_at(now)),
             Rate::Tokens(_) => until,

@@ -944,6 +944,29 @@ fn rules_suspend_and_slow_down_with_evidence() {
 }
 
 #[test]
+fn a_slower_destination_is_not_forgotten_and_keeps_four_actions() {
+    let (mut bench, a) = (Bench::new("[destination_defaults]\nwindow_start = 1\n"), named("a"));
+    bench.push(&a, 5, 0);
+    let conn = bench.connect(0)[0];
+    let time = Duration::from_millis(3 * DESTINATION_IDLE_MS);
+    for number in 0..5 {
+        assert!(bench.take(conn, 0).is_some());
+        let (percent, evidence) = (50, evidence(&number.to_string()));
+        let scope = Blame::Source;
+        let slow = RuleAction::Slow { percent, evidence, time, scope };
+        bench.end(conn, End { action: Some(slow), ..done(JobEnd::Deferred) }, 0);
+    }
+    let kept: Vec<_> = bench.destination(&a).evidence().map(|one| one.rule.clone()).collect();
+    assert_eq!(kept.concat(), "1234");
+    bench.end(conn, only(LinkEnd::Closed), 0);
+    bench.tick(2 * DESTINATION_IDLE_MS);
+    assert_eq!(bench.owner.entries.len(), 1, "it is slowed");
+    bench.tick(3 * DESTINATION_IDLE_MS);
+    bench.tick(4 * DESTINATION_IDLE_MS);
+    assert_eq!(bench.owner.entries.len(), 0);
+}
+
+#[test]
 fn a_reload_changes_limits_and_forgets_nothing() {
     let text = |max, rate| {
         format!(

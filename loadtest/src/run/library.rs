@@ -24,6 +24,7 @@ pub const ALL: &[(&str, &str)] = built_in![
     "4xx-storm",
     "backlog-restart",
     "idle-10k",
+    "million-waiting",
     "big-messages",
     "tls",
 ];

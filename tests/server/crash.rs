@@ -109,6 +109,7 @@ const ELSEWHERE: &[&str] = &[
     "gate::ask",
     "session::panic",
     "sts::connect",
+    "task::resolve",
     "view::question",
     "view::survey",
 ];

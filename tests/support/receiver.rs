@@ -75,7 +75,9 @@ impl Receiver {
     /// Number of commands that contain the text.
     pub fn asked(&self, text: &str) -> usize {
         let book = self.book.lock().expect("no thread panics with the lock");
-        book.commands.iter().filter(|line| line.contains(text)).count()
+        let is_body = |line: &str| line.starts_with("END ");
+        let asked = |line: &&String| line.contains(text) && is_body(line) == is_body(text);
+        book.commands.iter().filter(asked).count()
     }
 
     /// Waits for the first `count` messages to the address.

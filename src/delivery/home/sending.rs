@@ -371,10 +371,11 @@ impl Home {
     }
 
     fn on_missing(&mut self, jobs: &[JobRef]) {
-        let mut missing = 0;
+        let (mut missing, mono) = (0, self.now.mono);
         for job in jobs {
             let Some(known) = self.same(*job) else { continue };
-            if known.is_out() {
+            // One that came back and was sent anew while the question was under way is not missing.
+            if matches!(known.state, State::Out { since, .. } if mono.since(since) >= CHECK_AFTER) {
                 missing += 1;
                 self.counts.missing += 1;
                 self.wait_again(*job);

@@ -442,10 +442,16 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
     (
         "7 missing",
         |rig| {
+            rig.now = now_at(CHECK_AFTER.as_millis() as u64);
             rig.on(rig.grant(0));
             HomeEvent::Frame(Frame::Missing { jobs: vec![rig.job] })
         },
         ["-", "=", "=", "=", "waiting: want log", "="],
+    ),
+    (
+        "7 missing, but sent anew since the question",
+        |rig| HomeEvent::Frame(Frame::Missing { jobs: vec![rig.job] }),
+        ["-", "=", "=", "=", "=", "="],
     ),
     ("8 hold", |rig| rig.operation(Operation::Hold), OPERATION),
     ("8 delete", |rig| rig.operation(Operation::Delete), DELETION),

@@ -128,8 +128,8 @@ fn reports_of_mail_that_expires_at_once_need_little_memory() {
     let server = start_full(&folder, &config, &[], (MESSAGES, BYTES));
     let (before, mut most) = (server.rss_anon(), 0);
     let end = Instant::now() + PATIENCE;
-    while reports.asked("END") < MESSAGES / 2 {
-        assert!(Instant::now() < end, "{} reports", reports.asked("END"));
+    while reports.asked("END ") < MESSAGES / 2 {
+        assert!(Instant::now() < end, "{} reports", reports.asked("END "));
         most = most.max(server.rss_anon());
         thread::sleep(Duration::from_millis(5));
     }

@@ -39,7 +39,7 @@ const CAPACITY: usize = 4096;
 
 fn frame(number: u64) -> Frame {
     let job = JobRef { key: (MessageId::from_u64(number), 0), incarnation: Incarnation(1) };
-    Frame::Recall { job, home: ShardId(0) }
+    Frame::Recall { job }
 }
 
 /// Sends `count` frames to a shard of its own thread; the time until the last was read. `window`

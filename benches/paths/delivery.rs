@@ -161,7 +161,6 @@ impl BusyOwner {
             hop: Arc::clone(&self.hops[number]),
             flow: flow(number),
             weight: 1,
-            attempts: 0,
             due: now.schedule,
             sent: now.mono,
         };

@@ -105,13 +105,6 @@ pub const DESTINATIONS_MAX: usize = 65_536;
 /// counters.
 pub const DESTINATION_IDLE_MS: u64 = 10 * 60_000;
 
-/// Connections to all destinations of one shard. Full: destinations wait. The last quarter is
-/// reserved for destinations without a connection.
-pub const DESTINATION_CONNECTIONS_MAX: usize = 8192;
-
-/// Messages after which a connection is closed if a destination without a connection waits.
-pub const TURN_MESSAGES: u32 = 10;
-
 /// Bytes that a message counts in its sender's share in addition to its size: about the cost of the
 /// dialogue.
 pub const TURN_BYTES: u64 = 32 << 10;
@@ -120,26 +113,11 @@ pub const TURN_BYTES: u64 = 32 << 10;
 /// Further reports wait, and their jobs with them.
 pub const REPORT_BYTES_MAX: usize = 8 << 20;
 
-/// Milliseconds for which a job belongs to its owner shard. After that the home shard issues it
-/// again. Frames are lost only with a shard, so the value must be safe rather than short.
-pub const JOB_LEASE_MS: u64 = 30 * 60_000;
-
-/// Milliseconds of lease required to start a job. A longer transfer is aborted before its last
-/// byte, so that two owners never deliver one job.
-pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
-
 /// Milliseconds that a transfer may take in all, and for each KiB of the message besides. After that
 /// the connection is closed and the mail is tried again: a server that reads or replies drop by drop
 /// must not keep a connection for days.
 pub const TRANSFER_MS_MAX: u64 = 30 * 60_000;
 pub const TRANSFER_MS_PER_KIB: u64 = 1000;
-
-/// Milliseconds between two scans for expiring leases in the queue of one destination.
-pub const LEASE_SWEEP_MS: u64 = 10_000;
-
-/// Milliseconds for which a job waits on disk while its destination is full. Randomly extended to
-/// up to twice as long.
-pub const DESTINATION_FULL_MS: u64 = 30_000;
 
 /// Milliseconds without an answer after which an address of the host's other family is tried in
 /// parallel (RFC 8305 s5). The next address of the same family is tried after the one before has
@@ -173,10 +151,6 @@ pub const ACTION_S_MAX: u64 = 7 * 86_400;
 
 /// Bytes of one file of rules for replies. A longer file is refused.
 pub const REPLY_RULES_BYTES_MAX: u64 = 1 << 20;
-
-/// Bytes stored of a destination's last error, such as the reply that refused us. A longer one is
-/// cut.
-pub const DESTINATION_ERROR_BYTES_MAX: usize = 500;
 
 /// Deliveries of one partition that a remote server may have accepted while their settlements are
 /// not durable: a crash repeats them. The commit lane reserves the same number of places for them.
@@ -255,4 +229,3 @@ const _: () = assert!(STS_FETCH_MS_MAX < STS_WAIT_MS_MAX);
 const _: () = assert!((UPLOAD_CHUNKS_MAX * CHUNK_BYTES) as u64 <= SUBMIT_BYTES_MAX / 2);
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
-const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

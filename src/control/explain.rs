@@ -108,7 +108,7 @@ async fn place(control: &Control, standing: Standing) -> Place {
         },
         Standing::Waiting(view) => Place::Waiting(Box::new(waiting_job(&view, control.spool()))),
         Standing::Writing { partition } => Place::Writing { partition: partition.0 },
-        Standing::Out { owner, job, .. } => {
+        Standing::Out { owner, job } => {
             let asked =
                 move |shard: &Delivering| shard.with_owner(|owner, now| owner.why(job, now));
             match control.ask(owner, asked).await {

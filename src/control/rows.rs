@@ -126,7 +126,6 @@ pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -
             Binds::BackingOff => Binding::BackingOff { until_ms },
             Binds::Paused => Binding::Paused,
             Binds::Suspended => Binding::Suspended { until_ms },
-            Binds::Closing => Binding::Closing,
             Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
         },
         last_error: state.last.as_ref().map(|answer| answer.text.to_string()),

@@ -233,7 +233,6 @@ fn granted_sentence(binding: Binding, now_ms: u64) -> String {
             "This server lacks a resource for a connection {until}. This counts neither as an \
              attempt nor as a failure of the destination."
         ),
-        Binding::Closing => "The server is shutting down.".into(),
         Binding::Places { limit } => {
             format!("The home shard may have {limit} messages at the shard of the destination.")
         }

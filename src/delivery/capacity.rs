@@ -49,6 +49,7 @@ impl Gate {
         self.used.fetch_sub(1, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
     }
@@ -135,10 +136,6 @@ impl Capacity {
 
     pub fn len(&self) -> usize {
         self.connections.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {

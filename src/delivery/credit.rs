@@ -369,6 +369,7 @@ impl Target {
     }
 
     /// The counts agree.
+    #[cfg(test)]
     pub fn check(&self) {
         let sum = |of: fn(&Share) -> u32| self.shares.values().map(of).sum::<u32>();
         assert_eq!(sum(|share| share.waiting), self.waiting, "jobs that wait");

@@ -146,12 +146,6 @@ impl<T> FairQueue<T> {
         self.jobs.get(slot.0 as usize).map(|job| &job.job)
     }
 
-    /// Jobs of one class of a tenant.
-    pub fn len_of(&self, tenant: u64, class: Class) -> usize {
-        let shares = self.lanes.keys().filter_map(|lane| self.by_tenant.get(&(*lane, tenant)));
-        shares.map(|share| self.shares[*share as usize].classes[class as usize].jobs).sum()
-    }
-
     pub fn push(&mut self, job: T, origin: Origin) -> Slot {
         let sender = self.enter(origin);
         let before = self.senders[sender as usize].last;

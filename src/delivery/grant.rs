@@ -197,7 +197,7 @@ impl Grants {
         for (name, target) in &mut self.targets {
             let (state, awaits_probe) = state_of(target.pool.as_deref());
             let rests = match state.binds {
-                Binds::Paused | Binds::Suspended | Binds::Closing | Binds::BackingOff => true,
+                Binds::Paused | Binds::Suspended | Binds::BackingOff => true,
                 Binds::Nothing
                 | Binds::Window
                 | Binds::Rate

@@ -66,7 +66,6 @@ use crate::delivery::operation::Refusal;
 use crate::delivery::operation::Step;
 use crate::delivery::operation::patience_until;
 use crate::delivery::schedule::Cursor;
-use crate::delivery::schedule::FlowState;
 use crate::delivery::schedule::Flows;
 use crate::delivery::schedule::Memory;
 use crate::delivery::settle::Context;
@@ -151,7 +150,6 @@ pub struct Question<'h> {
     pub mail: &'h Arc<Mail>,
     pub recipients: &'h [u32],
     pub next_hop: Option<&'h str>,
-    pub attempts: u32,
     /// Whether the time of the fallback relay has come.
     pub falls_back: bool,
 }
@@ -336,21 +334,6 @@ impl Home {
         effects.append(&mut self.effects);
     }
 
-    /// When `Tick` is to come at the latest. The wall clock may jump meanwhile, so `Tick` comes every
-    /// second besides.
-    pub fn next_wake(&self) -> Option<Mono> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let reads = self.partitions.values().filter(|_| self.may_claim());
-        let reads = reads.filter(|own| !own.is_failed).filter_map(|own| {
-            let at = self.mono_of(Wall::from_ms(own.cursor.next_ms()?));
-            Some(at.max(own.cursor.not_before()))
-        });
-        let deadline = self.deadlines.first().filter(|_| self.writing < WRITES_MAX);
-        let deadline = deadline.map(|(at, _)| self.mono_of(*at));
-        let flow = self.flows.next_wake_ms().map(|at_ms| self.mono_of(Wall::from_ms(at_ms)));
-        reads.chain([timer, deadline, flow].into_iter().flatten()).min()
-    }
-
     /// What a lookup is about that is under way. `None`: nobody needs it any more.
     pub fn question(&self, job: JobRef) -> Option<Question<'_>> {
         let job = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)?;
@@ -358,7 +341,6 @@ impl Home {
             mail: job.mail(),
             recipients: &job.recipients,
             next_hop: job.head.next_hop.as_deref(),
-            attempts: job.head.attempts,
             falls_back: job.head.falls_back,
         })
     }
@@ -367,10 +349,6 @@ impl Home {
     pub fn wants(&self, bytes: u64) -> bool {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         !self.is_closing && self.policy.enabled && self.memory.takes_fresh(bytes)
-    }
-
-    pub fn policy(&self) -> &HomePolicy {
-        &self.policy
     }
 
     /// Lookups that begin before this one.
@@ -386,16 +364,8 @@ impl Home {
         self.targets.get(&target)
     }
 
-    pub fn flow(&self, flow: &FlowKey) -> Option<&FlowState> {
-        self.flows.get(flow)
-    }
-
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    pub fn memory(&self) -> Memory {
-        self.memory
     }
 
     /// Jobs in memory, and jobs that are out.
@@ -590,11 +560,6 @@ impl Home {
         }
     }
 
-    /// The moment of the monotonic clock at which the schedule will show this time.
-    fn mono_of(&self, at: Wall) -> Mono {
-        self.now.mono.plus_ms(at.ms_since(self.now.schedule))
-    }
-
     fn may_expire(&self) -> bool {
         self.now.mono >= self.trust_at
     }
@@ -702,7 +667,7 @@ impl Home {
                     }
                     // A destination with a low rate holds jobs for long.
                     if self.has_deadline(*key) {
-                        let frame = Frame::Recall { job: reference, home: self.me };
+                        let frame = Frame::Recall { job: reference };
                         self.effects.push(HomeEffect::Send { to: *owner, frame });
                     }
                 }
@@ -736,75 +701,10 @@ impl Home {
         };
         self.targets.retain(|_, target| !idle(target));
     }
-
-    /// R1, R2 and R4 to R6 as far as the map shows them. The simulation compares the rows on disk by
-    /// `covers`.
-    pub fn check(&self) {
-        let mut claims = 0;
-        let (mut out, mut writing, mut lookups, mut open) = (0, 0, 0, 0);
-        let mut bytes = 0;
-        let mut held: BTreeMap<FlowKey, u32> = BTreeMap::new();
-        let mut by_target: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-        for (key, job) in &self.jobs {
-            bytes += job.bytes();
-            open += usize::from(job.head.need == Need::Refile);
-            if let Some(filed) = job.head.schedule.filed {
-                *held.entry(filed.flow).or_default() += 1;
-            }
-            match &job.state {
-                State::Reading => claims += 1,
-                State::Resolving(lookup) => {
-                    claims += 1;
-                    lookups += usize::from(matches!(lookup, Lookup::UnderWay));
-                }
-                State::Waiting { slot, deadline, .. } => {
-                    by_target.entry(job.flow().target).or_default().0 += 1;
-                    let at = deadline.expect("a job that waits has a deadline");
-                    assert!(self.deadlines.contains(&(at, *key)), "the deadline of {key:?}");
-                    let own = &self.partitions[&key.0.partition()];
-                    let is_hidden = own.hidden.iter().any(|hidden| hidden.key == *key);
-                    assert!(slot.is_some() || is_hidden, "{key:?} is queued or hidden");
-                }
-                State::Out { .. } => {
-                    by_target.entry(job.flow().target).or_default().1 += 1;
-                    out += 1;
-                }
-                State::Writing(_) => writing += 1,
-            }
-        }
-        let counted = (self.claims, self.out, self.writing, self.lookups_under_way);
-        assert_eq!(counted, (claims, out, writing, lookups), "counts of states");
-        assert_eq!(self.refiling.open, open, "jobs that are refiled");
-        assert_eq!(self.memory.used(), bytes, "bytes in memory");
-        for (id, target) in &self.targets {
-            target.check();
-            let counted = by_target.get(id).copied().unwrap_or_default();
-            assert_eq!((target.waiting(), target.out()), counted, "jobs of a destination");
-        }
-        for (flow, count) in held {
-            assert_eq!(self.flows.get(&flow).map(|state| state.held), Some(count), "{flow:?}");
-        }
-        assert!(self.lookups_under_way <= LOOKUPS_MAX, "lookups");
-    }
-
-    /// R4: whether a row that is due will be met.
-    pub fn covers(&self, row: Row) -> bool {
-        let job = row.job();
-        let partition = job.0.partition();
-        let Some(own) = self.partitions.get(&partition) else { return false };
-        let is_covered = match row {
-            Row::Due(row) => own.cursor.covers(row),
-            Row::Backlog(row) => {
-                let cursor = self.flows.cursor(&row.flow, partition);
-                cursor.is_some_and(|cursor| cursor.covers(row.due))
-                    || self.flows.is_incomplete()
-                    || own.is_searching
-            }
-        };
-        is_covered || self.jobs.contains_key(&job)
-    }
 }
 
+#[cfg(test)]
+mod check;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

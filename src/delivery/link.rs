@@ -519,6 +519,7 @@ fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
     ClientTimeouts {
         // An operator may grant the last reply more time than a whole mail usually has.
         transfer: standard.transfer.max(2 * times.data_end),
+        transfer_per_kib: standard.transfer_per_kib,
         greeting: times.greeting,
         ehlo: times.ehlo,
         starttls: times.tls_handshake,

@@ -99,10 +99,6 @@ impl Operations {
         Ok(())
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.ongoing.is_empty()
-    }
-
     /// The message and the operation, while the caller waits for the answer.
     pub fn get(&self, ticket: u64) -> Option<(MessageId, &Operation)> {
         self.ongoing.get(&ticket).map(|ongoing| (ongoing.id, &ongoing.operation))
@@ -220,7 +216,7 @@ mod tests {
         assert_eq!(operations.begin(2, id, Operation::Delete), Ok(()));
         assert!(operations.is_deletion_of_kept(2));
         assert_eq!(operations.none_found(2), Step::Answer(Err(Refusal::Unknown)));
-        assert!(operations.is_empty());
+        assert!(operations.ongoing.is_empty());
     }
 
     #[test]

@@ -286,14 +286,6 @@ impl Owner {
         }
     }
 
-    pub fn policy(&self) -> &Arc<DeliveryPolicy> {
-        &self.policy
-    }
-
-    pub fn is_closing(&self) -> bool {
-        self.is_closing
-    }
-
     /// Connections that are open or being opened.
     pub fn connections(&self) -> usize {
         self.capacity.len()

@@ -126,10 +126,6 @@ impl RouteResolver {
         Rc::new(RouteResolver { resolver, trust, hasher, hostname, shards, known, random })
     }
 
-    pub fn policy(&self) -> Arc<DeliveryPolicy> {
-        Arc::clone(&self.known.borrow().policy)
-    }
-
     /// A reload. The new generation.
     pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) -> u32 {
         let mut known = self.known.borrow_mut();

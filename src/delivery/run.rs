@@ -291,7 +291,7 @@ impl Running {
             Frame::Want { target, hop, home, jobs, flows } => {
                 owner.want(&hop, (target, home, jobs, flows), now);
             }
-            Frame::Recall { job, home: _ } => owner.recall(job, now),
+            Frame::Recall { job } => owner.recall(job, now),
             Frame::Check { home, jobs } => owner.check(home, jobs),
             Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
             Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),

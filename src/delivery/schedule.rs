@@ -60,10 +60,6 @@ impl Cursor {
         is_due && self.reading.is_none() && now >= self.not_before
     }
 
-    pub fn is_reading(&self) -> bool {
-        self.reading.is_some()
-    }
-
     /// No row is left, and none is being read.
     pub fn is_empty(&self) -> bool {
         self.next_ms.is_none() && self.reading.is_none()
@@ -74,6 +70,7 @@ impl Cursor {
         self.next_ms.filter(|_| self.reading.is_none())
     }
 
+    #[cfg(test)]
     pub fn not_before(&self) -> Mono {
         self.not_before
     }
@@ -120,6 +117,7 @@ impl Cursor {
     }
 
     /// Whether a row will be read.
+    #[cfg(test)]
     pub fn covers(&self, row: DueKey) -> bool {
         let is_known = self.next_ms.is_some_and(|at_ms| at_ms <= row.at_ms);
         self.at <= row && (is_known || self.reading.is_some())
@@ -160,18 +158,11 @@ pub struct Flows {
 }
 
 impl Flows {
-    pub fn len(&self) -> usize {
-        self.flows.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
-    }
-
     pub fn get(&self, flow: &FlowKey) -> Option<&FlowState> {
         self.flows.get(flow)
     }
 
+    #[cfg(test)]
     pub fn cursor(&self, flow: &FlowKey, partition: PartitionId) -> Option<&Cursor> {
         let state = self.flows.get(flow)?;
         state.cursors.iter().find(|(own, _)| *own == partition).map(|(_, cursor)| cursor)
@@ -270,14 +261,6 @@ impl Flows {
         self.listed.len()
     }
 
-    /// It could not be served now.
-    pub fn list_first(&mut self, flow: FlowKey) {
-        if let Some(state) = self.flows.get_mut(&flow).filter(|state| !state.is_listed) {
-            state.is_listed = true;
-            self.listed.push_front(flow);
-        }
-    }
-
     /// A partition of the flow with something to be read now.
     pub fn ready(&self, flow: &FlowKey, schedule: Wall, now: Mono) -> Option<PartitionId> {
         let state = self.flows.get(flow)?;
@@ -313,6 +296,7 @@ impl Flows {
         cursors.for_each(|(_, cursor)| cursor.not_before = cursor.not_before.max(until));
     }
 
+    #[cfg(test)]
     pub fn next_wake_ms(&self) -> Option<u64> {
         self.wakes.first().map(|(at_ms, _)| *at_ms)
     }
@@ -336,12 +320,9 @@ impl Memory {
         Memory { max, used: 0 }
     }
 
+    #[cfg(test)]
     pub fn used(&self) -> usize {
         self.used
-    }
-
-    pub fn max(&self) -> usize {
-        self.max
     }
 
     pub fn take(&mut self, bytes: usize) {

@@ -7,7 +7,6 @@
 //!           where it is broken, and a report is counted as lost.
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -106,11 +105,6 @@ impl Trust {
             results.extend(failures.map(|one| (label_of(one.result), one.sessions)));
         }
         results
-    }
-
-    /// The sessions counted for TLS reports.
-    pub fn reports(&self) -> &RefCell<TlsReports> {
-        &self.reports
     }
 
     /// Decides about a host of the hop. `authentic`: DNSSEC has validated its addresses. A fault is a
@@ -278,9 +272,7 @@ const fn label_of(result: TlsResult) -> DeliveryTlsResult {
         TlsResult::CertificateExpired => DeliveryTlsResult::CertificateExpired,
         TlsResult::CertificateNotTrusted => DeliveryTlsResult::CertificateNotTrusted,
         TlsResult::ValidationFailure => DeliveryTlsResult::ValidationFailure,
-        TlsResult::TlsaInvalid | TlsResult::DnssecInvalid | TlsResult::DaneRequired => {
-            DeliveryTlsResult::Dane
-        }
+        TlsResult::DnssecInvalid => DeliveryTlsResult::Dane,
         TlsResult::StsPolicyFetchError
         | TlsResult::StsPolicyInvalid
         | TlsResult::StsWebpkiInvalid => DeliveryTlsResult::StsPolicy,
@@ -293,50 +285,6 @@ pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProto
         && policy.resolver.trust_ad
         && names != HostNames::Mx
         && protocol != HopProtocol::Lmtp
-}
-
-/// Tells hops with the same hosts apart that must not share connections.
-pub fn destination_suffix(hop: &Hop) -> String {
-    let mut suffix = String::new();
-    match hop.protocol {
-        HopProtocol::Smtp => {}
-        HopProtocol::Smtps => suffix.push_str(" smtps"),
-        // Over Unix sockets only LMTP is spoken.
-        HopProtocol::Lmtp if hop.hosts.iter().all(|host| host.unix_path().is_some()) => {}
-        HopProtocol::Lmtp => suffix.push_str(" lmtp"),
-    }
-    if hop.tls != OutboundTls::May {
-        suffix.push_str(&format!(" tls {:?}", hop.tls));
-    }
-    let required = hop.require_tls == RequireTls::Yes;
-    if required {
-        suffix.push_str(" requiretls");
-    }
-    let is_name =
-        |host: &HostPort| host.unix_path().is_none() && host.host.parse::<IpAddr>().is_err();
-    match hop.names {
-        HostNames::SignedMx if required || hop.dane => suffix.push_str(" signed"),
-        // A route may name an address that the DNS must not lead to.
-        HostNames::Operator if required || hop.dane || hop.hosts.iter().any(is_name) => {
-            suffix.push_str(" named");
-        }
-        HostNames::Literal => suffix.push_str(" literal"),
-        _ => {}
-    }
-    let in_policy = |host: &&HostPort| hop.sts.as_ref().is_some_and(|sts| sts.matches(&host.host));
-    match hop.sts.as_ref().map(|sts| sts.mode) {
-        Some(StsMode::Enforce) => {
-            let mut named: Vec<&str> =
-                hop.hosts.iter().filter(in_policy).map(|host| &*host.host).collect();
-            named.sort_unstable();
-            suffix.push_str(" sts ");
-            suffix.push_str(&named.join(","));
-        }
-        // Mode testing matters only to senders that require TLS.
-        Some(StsMode::Testing) if required => suffix.push_str(" sts testing"),
-        _ => {}
-    }
-    suffix
 }
 
 #[cfg(test)]

@@ -272,7 +272,7 @@ pub enum Standing {
     Reading,
     Resolving(ResolvingFor),
     Waiting(Box<WaitingView>),
-    Out { owner: ShardId, job: JobRef, destination: Box<str> },
+    Out { owner: ShardId, job: JobRef },
     Writing { partition: PartitionId },
 }
 
@@ -353,11 +353,7 @@ impl Home {
                     state: target.state_of(job.flow().tenant, now.mono),
                 }))
             }
-            State::Out { owner, .. } => {
-                let route = job.route.as_ref().expect("a job that is out has a route");
-                let destination = route.hop.destination.clone();
-                Standing::Out { owner: *owner, job: reference, destination }
-            }
+            State::Out { owner, .. } => Standing::Out { owner: *owner, job: reference },
             State::Writing(_) => Standing::Writing { partition: key.0.partition() },
         }
     }

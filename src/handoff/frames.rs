@@ -121,7 +121,6 @@ pub struct Delivery {
     pub flow: Flow,
     /// The share of the tenant among the tenants of a destination.
     pub weight: u32,
-    pub attempts: u32,
     /// When the attempt was due.
     pub due: Wall,
     pub sent: Mono,
@@ -175,8 +174,6 @@ pub enum OurLimit {
     /// Local ports of the source address.
     Ports,
     Memory,
-    /// All outbound connections of the process are in use.
-    Connections,
 }
 
 impl OurLimit {
@@ -187,7 +184,6 @@ impl OurLimit {
             OurLimit::Descriptors => "no file descriptor is free",
             OurLimit::Ports => "no local port is free",
             OurLimit::Memory => "no memory is free",
-            OurLimit::Connections => "all outbound connections are in use",
         }
     }
 }
@@ -207,7 +203,6 @@ pub enum Binds {
     Paused,
     /// A rule for replies has suspended it.
     Suspended,
-    Closing,
     OurLimit(OurLimit),
 }
 
@@ -258,7 +253,6 @@ pub enum Frame {
     },
     Recall {
         job: JobRef,
-        home: ShardId,
     },
     Check {
         home: ShardId,

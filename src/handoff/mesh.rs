@@ -59,10 +59,6 @@ impl Mesh {
         self.me
     }
 
-    pub fn shards(&self) -> usize {
-        self.senders.len()
-    }
-
     pub fn post(&self, to: ShardId, frame: Frame) {
         if to != self.me
             && let Some(kind) = kind_of(&frame)
@@ -135,7 +131,7 @@ mod tests {
         let recall = || {
             let key = (MessageId::from_u64(1), 0);
             let job = JobRef { key, incarnation: Incarnation(1) };
-            Frame::Recall { job, home: ShardId(0) }
+            Frame::Recall { job }
         };
         one.post(ShardId(0), recall());
         one.post(ShardId(1), recall());

@@ -244,8 +244,6 @@ pub enum Binding {
     Places {
         limit: u64,
     },
-    /// The server is shutting down.
-    Closing,
 }
 
 impl Binding {

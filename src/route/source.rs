@@ -58,19 +58,18 @@ pub struct SourceTable {
 #[derive(Clone, Debug)]
 struct Pool {
     name: Box<str>,
-    /// Each source with the sum of all weights up to and including its own.
+    /// Each source with its weight.
     members: Box<[(usize, u64)]>,
 }
 
 impl SourceTable {
     pub fn build(sources: Vec<Source>, pools: &[PoolConfig]) -> SourceTable {
         let pool = |pool: &PoolConfig| {
-            let mut sum = 0;
             let members = pool.sources.iter().map(|member| {
                 let is_meant = |source: &Source| *source.name == *member.source.as_str();
                 let source = sources.iter().position(is_meant);
-                sum += u64::from(member.weight);
-                (source.expect("a pool names only sources of its config"), sum)
+                let source = source.expect("a pool names only sources of its config");
+                (source, u64::from(member.weight))
             });
             Pool { name: pool.name.as_str().into(), members: members.collect() }
         };
@@ -94,21 +93,7 @@ impl SourceTable {
     /// The sources of a pool with their weights.
     pub fn members(&self, pool: PoolId) -> impl Iterator<Item = (&Source, u64)> {
         let members = self.pools.get(pool.0 as usize).map_or(&[][..], |pool| &pool.members);
-        let before = std::iter::once(0).chain(members.iter().map(|(_, sum)| *sum));
-        members
-            .iter()
-            .zip(before)
-            .map(|((source, sum), before)| (&self.sources[*source], sum - before))
-    }
-
-    /// Picks a source in proportion to the weights, given a uniformly random number. The same number
-    /// picks the same source. `None` only for a pool of another table.
-    pub fn pick(&self, pool: PoolId, random: u64) -> Option<&Source> {
-        let members = &self.pools.get(pool.0 as usize)?.members;
-        let (_, total) = members.last()?;
-        let point = random % total;
-        let place = members.partition_point(|(_, sum)| *sum <= point);
-        self.sources.get(members.get(place)?.0)
+        members.iter().map(|(source, weight)| (&self.sources[*source], *weight))
     }
 }
 
@@ -135,22 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_picked_by_weight() {
+    fn members_have_weights() {
         let sources = ["a", "b", "c"].map(source).to_vec();
         let pools = [pool("one", &["b:7"]), pool("all", &["a", "c:3"])];
         let table = SourceTable::build(sources, &pools);
         let all = table.pool("all").expect("it is there");
-        let picked = |pool, random| table.pick(pool, random).map(|source| &*source.name);
-        let counts = (0..400).filter(|random| picked(all, *random) == Some("a")).count();
-        assert_eq!(counts, 100);
-        assert_eq!(picked(all, u64::MAX), picked(all, u64::MAX));
-        assert_eq!(table.pool("one").and_then(|one| picked(one, 5)), Some("b"));
         let members: Vec<_> =
             table.members(all).map(|(one, weight)| (&*one.name, weight)).collect();
         assert_eq!(members, [("a", 1), ("c", 3)]);
         assert_eq!(table.pool_name(all), "all");
         assert_eq!(table.pool("none"), None);
-        assert_eq!(SourceTable::default().pick(all, 1), None);
     }
 
     #[test]

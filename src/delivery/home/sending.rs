@@ -108,7 +108,6 @@ impl Home {
             hop: Arc::clone(&route.hop),
             flow: route.flow,
             weight: route.weight,
-            attempts: known.head.attempts,
             due: Wall::from_ms(known.head.schedule.due_ms),
             sent: mono,
         };
@@ -471,7 +470,6 @@ const fn why_bound(binds: Binds) -> &'static str {
         Binds::BackingOff => "the destination does not answer",
         Binds::Paused => "an operator has paused the destination",
         Binds::Suspended => "a rule has suspended the destination after one of its replies",
-        Binds::Closing => "the server was shutting down",
         Binds::OurLimit(_) => "this server has reached a limit of its own",
     }
 }

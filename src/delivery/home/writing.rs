@@ -352,8 +352,8 @@ impl Home {
         let job = JobRef { key, incarnation: known.incarnation };
         match &known.state {
             State::Out { owner, .. } => {
-                let (to, home) = (*owner, self.me);
-                self.effects.push(HomeEffect::Send { to, frame: Frame::Recall { job, home } });
+                let to = *owner;
+                self.effects.push(HomeEffect::Send { to, frame: Frame::Recall { job } });
             }
             State::Waiting { .. } => {
                 self.apply_pending(key);

@@ -126,7 +126,6 @@ pub(super) fn delivery(
         hop: Arc::clone(hop),
         flow,
         weight: 1,
-        attempts: 0,
         due: Wall::from_ms(0),
         sent: Mono::ZERO,
     })
@@ -303,7 +302,7 @@ impl Bench {
     }
 
     fn state(&mut self, hop: &Hop, ms: u64) -> GrantState {
-        let policy = Arc::clone(self.owner.policy());
+        let policy = Arc::clone(&self.owner.policy);
         self.destination(hop).state(hop.pool.as_deref(), &policy.sources, at(ms))
     }
 

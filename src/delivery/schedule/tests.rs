@@ -53,8 +53,8 @@ fn many_floods_leave_memory_for_others() {
                 }
             }
         }
-        let free = memory.max() - memory.used();
-        let expected = 2 * memory.max() / (floods + 2);
+        let free = memory.max - memory.used();
+        let expected = 2 * memory.max / (floods + 2);
         assert!(free.abs_diff(expected) <= 400 * floods, "{floods}: {free} for {expected}");
     }
     let mut memory = Memory::new(1000);
@@ -89,9 +89,9 @@ fn a_flow_wakes_with_its_first_row_and_is_forgotten_when_empty() {
     flows.hold(flow(1, 1));
     flows.cursor_mut(&flow(1, 1), partition).expect("known").end(row(51), None);
     flows.wake(flow(1, 1));
-    assert_eq!(flows.len(), 3, "its job is in memory");
+    assert_eq!(flows.flows.len(), 3, "its job is in memory");
     flows.release(flow(1, 1));
-    assert_eq!(flows.len(), 2, "nothing is left of it");
+    assert_eq!(flows.flows.len(), 2, "nothing is left of it");
     flows.list_target(1);
     flows.list_target(1);
     let listed: Vec<_> = std::iter::from_fn(|| flows.next_listed()).collect();
@@ -109,7 +109,7 @@ fn more_flows_than_fit_are_searched_for_when_others_have_emptied() {
     }
     assert!(!flows.is_incomplete());
     flows.tell(PartitionId(0), flow(u64::MAX, 1), row(5));
-    assert!(flows.is_incomplete() && flows.len() == FLOWS_MAX && !flows.begin_search());
+    assert!(flows.is_incomplete() && flows.flows.len() == FLOWS_MAX && !flows.begin_search());
     for destination in 0..=(FLOWS_MAX - FLOWS_SEARCH) as u64 {
         let cursor = flows.cursor_mut(&flow(destination, 1), PartitionId(0)).expect("known");
         cursor.begin();

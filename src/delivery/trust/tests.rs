@@ -30,34 +30,6 @@ fn sts(mode: StsMode, mx: &str) -> Option<Arc<StsPolicy>> {
 }
 
 #[test]
-fn hops_that_demand_other_things_share_no_connection() {
-    let required = Hop { require_tls: RequireTls::Yes, ..hop() };
-    let socket = Box::new([HostPort { host: "/run/lmtp".into(), port: 0 }]);
-    let all = "*.a.test";
-    let rows = [
-        (hop(), ""),
-        // What changes nothing shares.
-        (Hop { names: HostNames::SignedMx, ..hop() }, ""),
-        (Hop { sts: sts(StsMode::Testing, all), ..hop() }, ""),
-        (Hop { tls: OutboundTls::Verify, ..hop() }, " tls Verify"),
-        (Hop { protocol: HopProtocol::Smtps, ..hop() }, " smtps"),
-        (Hop { protocol: HopProtocol::Lmtp, ..hop() }, " lmtp"),
-        (Hop { protocol: HopProtocol::Lmtp, hosts: socket, ..hop() }, ""),
-        (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
-        (Hop { names: HostNames::Operator, ..hop() }, " named"),
-        (Hop { names: HostNames::Literal, ..hop() }, " literal"),
-        (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),
-        (Hop { sts: sts(StsMode::Enforce, "mx2.a.test"), ..hop() }, " sts mx2.a.test"),
-        (Hop { sts: sts(StsMode::Enforce, "b.test"), ..hop() }, " sts "),
-        (Hop { require_tls: RequireTls::Yes, ..hop() }, " requiretls"),
-        (Hop { names: HostNames::Operator, ..required }, " requiretls named"),
-    ];
-    for (hop, expected) in rows {
-        assert_eq!(destination_suffix(&hop), expected, "{hop:?}");
-    }
-}
-
-#[test]
 fn a_demanding_sender_trusts_no_name_from_unsigned_dns() {
     let required = |names, sts| Hop { require_tls: RequireTls::Yes, names, sts, ..hop() };
     let ours = || sts(StsMode::Enforce, "mx1.a.test");

@@ -55,7 +55,6 @@ pub(in crate::delivery) fn deliver(owner: &mut Owner, number: u64, target: u64) 
         hop: hop(target),
         flow: Flow { target, tenant: 0, class: Class::Normal },
         weight: 1,
-        attempts: 0,
         due: now_at(0).wall,
         sent: now_at(0).mono,
     };

@@ -69,8 +69,6 @@ pub struct Transfer<S: Peer, W: Watch = ()> {
     /// Nothing can be written any more.
     pub(super) deaf: bool,
     fault: Option<S::Fault>,
-    /// After this time the last byte of a mail is not sent.
-    last_byte_by: Option<Instant>,
     /// Limits of the mail that is being sent.
     mail_limits: Option<MailLimits>,
     pub(super) watch: W,
@@ -94,7 +92,6 @@ impl<S: Peer> Transfer<S> {
             waits: false,
             deaf: false,
             fault: None,
-            last_byte_by: None,
             mail_limits: None,
             watch: (),
         }
@@ -112,7 +109,6 @@ impl<S: Peer> Transfer<S> {
             waits: self.waits,
             deaf: self.deaf,
             fault: self.fault,
-            last_byte_by: self.last_byte_by,
             mail_limits: None,
             watch,
         }
@@ -120,11 +116,6 @@ impl<S: Peer> Transfer<S> {
 }
 
 impl<S: Peer, W: Watch> Transfer<S, W> {
-    /// After this time another connection may send the mail, so this one must not complete it.
-    pub fn set_last_byte_by(&mut self, at: Instant) {
-        self.last_byte_by = Some(at);
-    }
-
     pub(super) fn is_too_late(&self) -> bool {
         self.mail_limits.is_some_and(|limits| Instant::now() >= limits.last_byte_by)
     }
@@ -133,10 +124,7 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
     fn limits_of(&self, bytes: u64) -> MailLimits {
         let (now, whole) = (Instant::now(), self.timeouts.of_mail(bytes));
         let last_byte_by = now + whole - self.timeouts.data_end.min(whole / 2);
-        MailLimits {
-            last_byte_by: self.last_byte_by.map_or(last_byte_by, |at| at.min(last_byte_by)),
-            end_by: now + whole,
-        }
+        MailLimits { last_byte_by, end_by: now + whole }
     }
 
     /// How long a reply may take.

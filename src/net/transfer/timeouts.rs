@@ -27,6 +27,8 @@ pub struct ClientTimeouts {
     pub quit: Duration,
     /// The whole mail from its first command to its last reply, without the time for its size.
     pub transfer: Duration,
+    /// The time for the size of the mail.
+    pub transfer_per_kib: Duration,
 }
 
 impl Default for ClientTimeouts {
@@ -44,6 +46,7 @@ impl Default for ClientTimeouts {
             rset: Duration::from_secs(20),
             quit: Duration::from_secs(5),
             transfer: Duration::from_millis(TRANSFER_MS_MAX),
+            transfer_per_kib: Duration::from_millis(TRANSFER_MS_PER_KIB),
         }
     }
 }
@@ -51,7 +54,8 @@ impl Default for ClientTimeouts {
 impl ClientTimeouts {
     /// How long the whole mail may take.
     pub fn of_mail(&self, bytes: u64) -> Duration {
-        self.transfer + Duration::from_millis(bytes / 1024 * TRANSFER_MS_PER_KIB)
+        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+        self.transfer + self.transfer_per_kib.saturating_mul(kib)
     }
 
     pub fn of(&self, stage: Stage) -> Duration {

@@ -79,11 +79,6 @@ pub enum OperationFault {
 }
 
 impl Operation {
-    /// Whether a job in progress must be recalled first.
-    pub fn calls_back(&self) -> bool {
-        !matches!(self, Operation::Release | Operation::Retry)
-    }
-
     /// The job after the operation, no longer filed: it may go another way, or at once. `None`: the
     /// operation changes nothing.
     pub fn applied<'a>(

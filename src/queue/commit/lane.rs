@@ -265,23 +265,9 @@ impl Lane {
 pub struct CommitHandle(pub(crate) Arc<Lane>);
 
 impl CommitHandle {
-    pub fn partition(&self) -> PartitionId {
-        self.0.partition
-    }
-
     /// Sums since the start.
     pub fn counts(&self) -> &CommitCounts {
         &self.0.counts
-    }
-
-    /// Orders that wait for the commit thread.
-    pub fn waiting(&self) -> usize {
-        self.0.sender.len() + self.0.urgent.len()
-    }
-
-    /// Why the partition accepts no mail, if so.
-    pub fn fault(&self) -> Option<CommitFault> {
-        self.0.fault()
     }
 
     /// Refuses new messages from now on. Messages in progress are finished.

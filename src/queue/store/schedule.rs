@@ -26,12 +26,6 @@ use crate::queue::store::records::AFTER_ALL;
 use crate::queue::store::records::Records;
 use crate::queue::store::records::Walk;
 
-/// Keys of one read by the time cursor.
-pub const DUE_KEYS_MAX: usize = 256;
-
-/// Jobs whose records are read together, by a cursor or a refile pass.
-pub const RECORDS_MAX: usize = 64;
-
 /// Bytes of a message, head and body, that is held in memory. A larger one is read when it is sent.
 pub const MESSAGE_HELD_BYTES_MAX: u64 = 64 << 10;
 

@@ -837,10 +837,12 @@ impl World {
         if self.one_of(self.plan.abandoned) {
             return self.process(0, What::Home(shard, HomeEvent::Abandoned { jobs: vec![job] }));
         }
-        let Some(question) = self.shards[usize::from(shard)].home.question(job) else { return };
+        let home = &self.shards[usize::from(shard)].home;
+        let Some(question) = home.question(job) else { return };
+        let attempts = home.job(job.key).map_or(0, |job| job.head.attempts);
         let id = question.mail.id;
         let message = &self.messages[&id];
-        let falls_back = question.falls_back || question.attempts > 3;
+        let falls_back = question.falls_back || attempts > 3;
         let mut groups: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
         for index in question.recipients {
             groups.entry(message.domains[*index as usize]).or_default().push(*index);

@@ -579,7 +579,7 @@ fn operators_are_told_where_a_job_stands() {
         ("reading", &["[(0, Reading)]"]),
         ("resolving", &["Resolving(Answer)"]),
         ("waiting", &["mx77.b.test", "mx:b.test", "ahead: Some(0)", "total: 32", "out: 0"]),
-        ("out", &["Out { owner: ShardId(1)", "mx77.b.test"]),
+        ("out", &["Out { owner: ShardId(1), job: JobRef { key: "]),
         ("writing", &["Writing { partition: "]),
     ] {
         let told = told(&Rig::in_state(state));

@@ -33,8 +33,10 @@ use crate::delivery::health::BackOff;
 use crate::delivery::health::Health;
 use crate::delivery::health::Role;
 use crate::delivery::health::Standing;
+use crate::delivery::limits::Keeping;
 use crate::delivery::limits::RateLimit;
 use crate::delivery::limits::Tokens;
+use crate::delivery::limits::Users;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frame::HostNames;
@@ -306,6 +308,14 @@ pub enum Rate {
 }
 
 impl Rate {
+    /// Of a member of a striped destination. Nothing counts where no rate is set.
+    pub fn of_member(policy: &DestinationPolicy) -> Rate {
+        match policy.rates.is_limited() {
+            true => Rate::Tokens(Tokens::default()),
+            false => Rate::Own(RateLimit::new(&policy.rates, Keeping::InMemory, Users::OneShard)),
+        }
+    }
+
     fn free(&mut self, now: Mono) -> u32 {
         match self {
             Rate::Own(limit) => limit.free(now),

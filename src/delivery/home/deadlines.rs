@@ -1,0 +1,173 @@
+//! Mail that waits in memory: its deadlines, and how it leaves memory for the disk.
+//!
+//! Promise:  a job that waits has the earliest of its deadlines in `deadlines`. Nothing expires while the
+//!           clock is not trusted.
+//! Bounds:   `FILE_MAX` jobs in one order to file.
+
+use super::*;
+
+impl Home {
+    pub(super) fn deadlines_of(&self, key: JobKey) -> Deadlines {
+        let job = &self.jobs[&key];
+        let life = job.route.as_ref().map_or(self.policy.life, |route| route.life);
+        let received = self.now.scheduled(job.mail().received);
+        let mut deadlines = Deadlines::of(&job.head, received, &life, self.policy.warning);
+        if !self.may_expire() {
+            deadlines.expiry = deadlines.expiry.max(self.now.schedule.plus(DISTRUST));
+        }
+        deadlines
+    }
+
+    /// When the fallback relay takes over because the destination, not the job, has failed for so
+    /// long. Not for a job that may be the next probe of the destination.
+    fn diverts_at(&self, key: JobKey) -> Option<Wall> {
+        let Now { mono, schedule, .. } = self.now;
+        let job = &self.jobs[&key];
+        let route = job.route.as_ref().filter(|_| !job.head.falls_back)?;
+        let after = route.life.fallback_after?;
+        let target = self.targets.get(&route.flow.target)?;
+        let failed = mono.since(target.state.failing_since?);
+        let others = target.waiting() + target.out() - u32::from(!job.is_resolving());
+        let rests = target.state.until.is_some_and(|until| mono < until);
+        (rests || others > 0).then(|| schedule.plus(after.saturating_sub(failed)))
+    }
+
+    /// Whether the time of the fallback relay has come.
+    pub(super) fn falls_back(&self, key: JobKey) -> bool {
+        let at = [self.deadlines_of(key).fallback, self.diverts_at(key)];
+        at.into_iter().flatten().any(|at| at <= self.now.schedule)
+    }
+
+    pub(super) fn next_deadline(&self, key: JobKey) -> Wall {
+        let first = self.deadlines_of(key).first();
+        self.diverts_at(key).map_or(first, |at| at.min(first))
+    }
+
+    pub(super) fn has_deadline(&self, key: JobKey) -> bool {
+        self.next_deadline(key) <= self.now.schedule
+    }
+
+    /// The deadlines of queued jobs, now that their destination fails.
+    pub(super) fn renew_deadlines(&mut self, id: u64) {
+        let queued: Vec<JobRef> = self.targets[&id].queued().collect();
+        for JobRef { key, .. } in queued {
+            let at = self.next_deadline(key);
+            let known = self.jobs.get_mut(&key).expect("a queued job is in the map");
+            if let State::Waiting { deadline: Some(before), .. } = &mut known.state {
+                self.deadlines.remove(&(std::mem::replace(before, at), key));
+                self.deadlines.insert((at, key));
+            }
+        }
+    }
+
+    /// Event 6: a job that waits is given up, asks for the fallback relay, or its sender is told.
+    pub(super) fn on_deadline(&mut self, key: JobKey) {
+        let now = self.now.schedule;
+        let deadlines = self.deadlines_of(key);
+        let falls_back = self.falls_back(key);
+        let job = self.reference(key);
+        let known = self.jobs.get_mut(&key).expect("a job with a deadline is in the map");
+        if let State::Waiting { deadline, .. } = &mut known.state {
+            *deadline = None;
+        }
+        if deadlines.expiry <= now {
+            let answer = self.why_waiting(key);
+            let known = &self.jobs[&key];
+            let mut ended = Ended::all(known, End::Deferred, &answer, false, now);
+            ended.attempt.host = self.targets[&known.flow().target].state.last_host.clone();
+            let write = self.context(key, None).settle(known, ended);
+            self.write(key, write);
+        } else if falls_back {
+            known.head.falls_back = true;
+            self.begin_lookup(job);
+        } else if deadlines.warning.is_some_and(|at| at <= now) {
+            let answer = self.why_waiting(key);
+            let write = self.context(key, None).warn(&self.jobs[&key], &answer);
+            self.write(key, write);
+        } else {
+            let at = self.next_deadline(key);
+            let known = self.jobs.get_mut(&key).expect("it was there");
+            if let State::Waiting { deadline, .. } = &mut known.state {
+                *deadline = Some(at);
+            }
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    /// The last error of the destination, or what keeps it from taking more.
+    fn why_waiting(&self, key: JobKey) -> Answer {
+        let flow = self.jobs[&key].flow();
+        let state = self.targets[&flow.target].state_of(flow.tenant, self.now.mono);
+        match &state.last {
+            Some(last) => Answer::clone(last),
+            None => Answer::ours(Cause::NoRoom, why_bound(state.binds)),
+        }
+    }
+
+    /// The job is filed, or leaves memory at once if it is filed as it should be.
+    pub(super) fn leave_memory(&mut self, key: JobKey) {
+        let deadline_ms = self.deadlines_of(key).first().as_ms();
+        let job = &self.jobs[&key];
+        let flow = job.flow().key();
+        let before = job.head.schedule;
+        let filed = Some(Filed { flow, deadline_ms });
+        let schedule = Schedule { filed, ..before };
+        if schedule == before {
+            // It would be read again at once.
+            self.flows.pause(flow, self.now.mono.plus(STARVED_WAIT));
+            self.starve(flow);
+            return self.remove(key, true);
+        }
+        let job = self.reference(key);
+        self.counts.filed += 1;
+        self.advance(key, State::Writing(Writing::File(schedule)));
+        self.order_filing(job);
+    }
+
+    pub(super) fn order_filing(&mut self, job: JobRef) {
+        if self.filing.is_empty() {
+            self.set_timer(FILE_WAIT, Timer::File);
+        }
+        self.filing.push(job);
+        if self.filing.len() >= FILE_MAX {
+            self.file();
+        }
+    }
+
+    /// Orders the filing of what waits for it.
+    pub(super) fn file(&mut self) {
+        let mut orders: BTreeMap<PartitionId, Vec<(JobRef, Schedule)>> = BTreeMap::new();
+        for job in std::mem::take(&mut self.filing) {
+            if let State::Writing(Writing::File(schedule)) = &self.jobs[&job.key].state {
+                orders.entry(job.key.0.partition()).or_default().push((job, *schedule));
+            }
+        }
+        for (partition, jobs) in orders {
+            self.effects.push(HomeEffect::File { partition, jobs });
+        }
+    }
+
+    /// All but one job of each flow leave memory.
+    pub(super) fn file_queued(&mut self, id: u64) {
+        let mut kept = HashSet::new();
+        let queued: Vec<JobRef> = self.targets[&id].queued().collect();
+        for job in queued {
+            let flow = *self.jobs[&job.key].flow();
+            if !kept.insert((flow.tenant, flow.class)) {
+                self.leave_memory(job.key);
+            }
+        }
+    }
+}
+
+const fn why_bound(binds: Binds) -> &'static str {
+    match binds {
+        Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
+        Binds::Rate => "the rate of mail to the destination is limited",
+        Binds::TenantRate => "the rate of mail of the tenant is limited",
+        Binds::BackingOff => "the destination does not answer",
+        Binds::Paused => "an operator has paused the destination",
+        Binds::Suspended => "a rule has suspended the destination after one of its replies",
+        Binds::OurLimit(_) => "this server has reached a limit of its own",
+    }
+}

@@ -1,0 +1,170 @@
+//! The map of jobs: who enters, who leaves, and every change of state, with the counts that follow.
+//!
+//! Promise:  R1 and R4: a job is in the map before its record is read, and whoever leaves the map without
+//!           its end tells the cursors.
+
+use super::*;
+
+impl Home {
+    /// The incarnation that an answer is for, if the job is still the same.
+    pub(super) fn same(&mut self, job: JobRef) -> Option<&mut Job> {
+        let known = self.jobs.get_mut(&job.key);
+        let same = known.filter(|known| known.incarnation == job.incarnation);
+        if same.is_none() {
+            self.counts.stale += 1;
+        }
+        same
+    }
+
+    pub(super) fn reference(&self, key: JobKey) -> JobRef {
+        JobRef { key, incarnation: self.jobs[&key].incarnation }
+    }
+
+    /// A job enters the map.
+    pub(super) fn enter(
+        &mut self,
+        key: JobKey,
+        state: State,
+        head: Head,
+        mail: Option<Arc<Mail>>,
+    ) -> JobRef {
+        self.last_incarnation = self.last_incarnation.wrapping_add(1);
+        let incarnation = Incarnation(self.last_incarnation);
+        let (recipients, route, tries, pending) = (Box::default(), None, 0, None);
+        if let Some(filed) = head.schedule.filed {
+            self.flows.hold(filed.flow);
+        }
+        self.count(&state, 1);
+        let job = Job { incarnation, state, head, mail, recipients, route, tries, pending };
+        self.memory.take(job.bytes());
+        self.counts.claimed += 1;
+        let before = self.jobs.insert(key, job);
+        crate::invariant!(before.is_none(), "a job enters the map once");
+        JobRef { key, incarnation }
+    }
+
+    /// The only function that changes where a job stands.
+    pub(super) fn advance(&mut self, key: JobKey, to: State) {
+        let job = self.jobs.get(&key).expect("a job that advances is in the map");
+        crate::invariant!(job.state.may_become(&to), "a job that is {} becomes {to}", job.state);
+        self.leave(key, Some(&to));
+        self.count(&to, 1);
+        let job = self.jobs.get_mut(&key).expect("it was there");
+        if let State::Waiting { .. } = to
+            && !job.is_out()
+        {
+            let (bytes, flow) = (job.bytes(), *job.flow());
+            let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+            target.enter(&flow, bytes);
+        }
+        job.state = to;
+    }
+
+    /// Undoes what the present state of a job counts for.
+    pub(super) fn leave(&mut self, key: JobKey, to: Option<&State>) {
+        let job = self.jobs.get_mut(&key).expect("a job that leaves is in the map");
+        let bytes = job.bytes();
+        match &mut job.state {
+            State::Waiting { slot, deadline, .. } => {
+                if let Some(at) = deadline.take() {
+                    self.deadlines.remove(&(at, key));
+                }
+                let slot = slot.take();
+                let flow = *job.flow();
+                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+                if let Some(slot) = slot {
+                    target.unqueue(slot);
+                }
+                match to {
+                    Some(State::Out { .. }) => target.go(&flow),
+                    _ => target.leave(&flow, bytes, false, self.now.mono),
+                }
+                self.flows.list(flow.key());
+            }
+            State::Out { .. } => {
+                let flow = *job.flow();
+                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+                match to {
+                    Some(State::Waiting { .. }) => target.come_back(&flow),
+                    _ => target.leave(&flow, bytes, true, self.now.mono),
+                }
+                self.flows.list(flow.key());
+            }
+            State::Reading | State::Resolving(_) | State::Writing(_) => (),
+        }
+        if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
+            job.head.need = Need::Send;
+            self.refiling.open -= 1;
+        }
+        let state = std::mem::replace(&mut job.state, State::Reading);
+        self.count(&state, -1);
+        self.jobs.get_mut(&key).expect("it was there").state = state;
+    }
+
+    pub(super) fn count(&mut self, state: &State, by: isize) {
+        let count = match state {
+            State::Reading => &mut self.claims,
+            State::Resolving(lookup) => {
+                if matches!(lookup, Lookup::UnderWay) {
+                    self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
+                }
+                &mut self.claims
+            }
+            State::Waiting { .. } => return,
+            State::Out { .. } => &mut self.out,
+            State::Writing(_) => &mut self.writing,
+        };
+        *count = count.wrapping_add_signed(by);
+    }
+
+    /// A job leaves the map. `is_stored`: its record is still there, and its rows are to be met again.
+    pub(super) fn remove(&mut self, key: JobKey, is_stored: bool) {
+        self.leave(key, None);
+        let job = self.jobs.remove(&key).expect("a job that is removed is in the map");
+        self.memory.give_back(job.bytes());
+        if is_stored {
+            rows_of(key, job.head.schedule).for_each(|row| self.tell(row));
+        }
+        if let Some(filed) = job.head.schedule.filed {
+            self.flows.release(filed.flow);
+        }
+        if let Some(pending) = job.pending {
+            self.report(pending.ticket, Part::Gone);
+        }
+    }
+
+    /// The job of this row is no longer in the map.
+    pub(super) fn tell(&mut self, row: Row) {
+        let partition = row.job().0.partition();
+        match row {
+            Row::Due(row) => {
+                if let Some(own) = self.partitions.get_mut(&partition) {
+                    own.cursor.tell(row);
+                }
+            }
+            Row::Backlog(row) => {
+                self.flows.tell(partition, row.flow, row.due);
+                self.flows.list(row.flow);
+                if self.flows.is_incomplete() {
+                    self.effects.push(HomeEffect::Log(Note::FlowsFull));
+                }
+            }
+        }
+    }
+
+    /// The record of a job has another schedule.
+    pub(super) fn set_schedule(&mut self, key: JobKey, schedule: Schedule) {
+        let job = self.jobs.get_mut(&key).expect("a job with a record is in the map");
+        let before = std::mem::replace(&mut job.head.schedule, schedule);
+        let flow_of = |schedule: Schedule| schedule.filed.map(|filed| filed.flow);
+        if flow_of(before) == flow_of(schedule) {
+            return;
+        }
+        if let Some(flow) = flow_of(schedule) {
+            self.flows.hold(flow);
+        }
+        if let Some(flow) = flow_of(before) {
+            self.flows.release(flow);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The destinations that an owner knows: how they are made, and when they are forgotten.
+//!
+//! Promise:  a destination of which something must be remembered outlives its idle time.
+//! Bounds:   `DESTINATIONS_MAX`. Full: the one that has been idle longest is forgotten for a new one.
+
+use super::*;
+
+/// Idle destinations looked at for one that may be forgotten.
+const FORGET_TRIES: usize = 16;
+
+/// More destinations than that are forgotten after `IDLE_CROWDED_MS`.
+const CROWD: usize = 10_000;
+
+const IDLE_CROWDED_MS: u64 = 10_000;
+
+impl Owner {
+    /// The destination of a hop, made if need be. `None`: there is no room for another one.
+    pub(super) fn entry_of(&mut self, hop: &Arc<Hop>, now: Mono) -> Option<u32> {
+        if let Some(index) = self.by_name.get(&hop.destination).copied() {
+            let entry = &mut self.entries[index as usize];
+            let is_known = Arc::ptr_eq(&entry.hop, hop);
+            if entry.policy_number != self.policy_number {
+                self.apply_policy(index, now);
+            }
+            if !is_known {
+                self.entries[index as usize].hop = Arc::clone(hop);
+                // What one hop is paused by, other hops do not resume.
+                if !self.entries[index as usize].destination.is_paused() && self.is_paused(hop) {
+                    self.set_paused(index, true, now);
+                }
+            }
+            return Some(index);
+        }
+        if self.entries.len() >= DESTINATIONS_MAX && !self.forget_oldest(now) {
+            return None;
+        }
+        let policy = self.policy_for(hop);
+        let stripes = stripe::count(&policy, self.shards);
+        let key = self.hasher.destination(&hop.destination, None);
+        let lead = stripe::lead(&hop.destination, self.shards);
+        // Others may have connections yet if it was striped, or if this shard is not the only owner.
+        let is_member = stripes > 1 || self.me != lead || self.leads.contains_key(&key);
+        let rate = Rate::Own(self.rates.limit(key, &policy.rates, Users::OneShard, now));
+        let mut destination = Destination::new(&hop.destination, policy, rate);
+        destination.pause(self.is_paused(hop));
+        self.generation = self.generation.wrapping_add(1);
+        let index = self.entries.insert(Entry {
+            destination,
+            hop: Arc::clone(hop),
+            key,
+            pace: Pace::default(),
+            grants: Grants::default(),
+            generation: self.generation,
+            policy_number: self.policy_number,
+            is_here: self.is_owner(lead, stripes),
+            idle: Vec::new(),
+            request: None,
+            timer: None,
+            idle_since: None,
+            member: None,
+            is_resting: false,
+        }) as u32;
+        self.by_name.insert(hop.destination.clone(), index);
+        self.by_key.insert(key, index);
+        if is_member {
+            self.become_member(index, now);
+        }
+        Some(index)
+    }
+
+    pub(super) fn idle_ms(&self) -> u64 {
+        if self.entries.len() > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
+    }
+
+    pub(super) fn note_idle(&mut self, index: u32, generation: u32, now: Mono) {
+        if self.idle.len() > 2 * self.entries.len() + 64 {
+            let entries = &self.entries;
+            self.idle.retain(|(index, generation, since)| {
+                entries.get(*index as usize).is_some_and(|entry| {
+                    entry.generation == *generation && entry.idle_since == Some(*since)
+                })
+            });
+        }
+        self.idle.push_back((index, generation, now));
+    }
+
+    /// Forgets destinations that have been idle for long.
+    pub(super) fn forget_idle(&mut self, now: Mono) {
+        while let Some((index, generation, since)) = self.idle.front().copied()
+            && now.ms_since(since) >= self.idle_ms()
+        {
+            self.idle.pop_front();
+            self.forget_or_keep((index, generation, since), false, now);
+        }
+    }
+
+    /// Makes room for a destination by forgetting the one that has been idle longest.
+    fn forget_oldest(&mut self, now: Mono) -> bool {
+        for _ in 0..FORGET_TRIES {
+            let Some(idle) = self.idle.pop_front() else { return false };
+            if self.forget_or_keep(idle, true, now) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A destination of which something must be remembered goes to the end of the line.
+    fn forget_or_keep(
+        &mut self,
+        (index, generation, since): (u32, u32, Mono),
+        is_full: bool,
+        now: Mono,
+    ) -> bool {
+        let is_it =
+            |entry: &Entry| entry.generation == generation && entry.idle_since == Some(since);
+        let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| is_it(entry)) else {
+            return false;
+        };
+        // The lead must hear that it has nothing any more, and say so.
+        let lacks = entry.destination.wants_share().is_some();
+        let holds = |member: &Member| {
+            let idle = Used { number: member.number, ..Used::default() };
+            lacks || member.told.is_some_and(|told| told != idle)
+        };
+        if entry.member.as_ref().is_some_and(holds)
+            || entry.destination.is_worth_keeping_until(is_full, now) > now
+        {
+            entry.idle_since = Some(now);
+            self.idle.push_back((index, generation, now));
+            return false;
+        }
+        let entry = self.entries.remove(index as usize);
+        if let Some(at) = entry.timer {
+            self.timers.remove(&(at, index));
+        }
+        self.capacity.request(entry.request, index, None);
+        self.touched.remove(&index);
+        self.by_name.remove(&entry.destination.name);
+        self.by_key.remove(&entry.key);
+        if let Rate::Own(_) = entry.destination.rate {
+            self.rates.forget(entry.key);
+        }
+        true
+    }
+}

@@ -1,0 +1,152 @@
+//! Striped destinations at the owner: what a member tells, and how the lead shares.
+//!
+//! Promise:  the members of a destination have no more connections together than its limit: a member
+//!           opens none before the lead gives it a share, and a lower share counts only when the member
+//!           has told of it.
+//! Order:    a member tells what it uses, the lead answers with shares. Frames may be lost, so a member
+//!           that has another share than it wants tells again.
+//! Bounds:   `DESTINATIONS_MAX` leads; a member tells at most once in `USED_EVERY_MS`.
+
+use super::*;
+
+/// How often a member of a striped destination tells what it uses, while that changes, and while it
+/// has another share than it wants.
+const USED_EVERY_MS: u64 = 50;
+
+impl Owner {
+    pub(super) fn is_owner(&self, lead: ShardId, stripes: u32) -> bool {
+        stripe::owner(lead, stripes, self.me, self.shards) == self.me
+    }
+
+    /// The destination has several owners from now on. It stays so until it is forgotten: the others
+    /// may have connections for long.
+    pub(super) fn become_member(&mut self, index: u32, now: Mono) {
+        let entry = &mut self.entries[index as usize];
+        let lead = stripe::lead(&entry.hop.destination, self.shards);
+        let key = entry.key;
+        let destination = &mut entry.destination;
+        let connections = destination.counts.all();
+        // Without any it has none until the lead gives it some.
+        destination.set_share(Some(connections));
+        let policy = Arc::clone(destination.policy());
+        let before = std::mem::replace(&mut destination.rate, Rate::of_member(&policy));
+        let (number, told, told_at) = (0, None, Mono::ZERO);
+        entry.member = Some(Member { lead, number, told, told_at });
+        self.touched.insert(index);
+        if let Rate::Own(mut limit) = before
+            && lead == self.me
+            && !self.leads.contains_key(&key)
+        {
+            limit.set_users(Users::Shards, now);
+            limit.set_rates(&policy.rates);
+            let mut shares = Shares::new(policy.connections_max, self.share_number);
+            let used = Used { number: 0, connections, wanted: connections };
+            let changed = shares.on_used(self.me, used);
+            self.share_number = self.share_number.max(shares.number());
+            self.leads.insert(key, Lead { shares, limit, used_at: now });
+            self.send_shares(key, changed);
+        }
+    }
+
+    /// Tells the lead of a striped destination what this member uses, and asks it for tokens.
+    pub(super) fn tell_used(&mut self, index: u32, now: Mono) {
+        let Entry { destination, member, hop, key, .. } = &mut self.entries[index as usize];
+        let Some(member) = member else { return };
+        let (connections, wanted) = (destination.counts.all(), destination.wanted());
+        let used = Used { number: member.number, connections, wanted };
+        let (key, lead) = (*key, member.lead);
+        let told_ms = now.ms_since(member.told_at);
+        let changes = member.told != Some(used);
+        // A frame may be lost.
+        let lacks = destination.wants_share().is_some() && told_ms >= USED_AGAIN_MS;
+        if changes && told_ms < USED_EVERY_MS {
+            self.touched.insert(index);
+        } else if changes || lacks {
+            (member.told, member.told_at) = (Some(used), now);
+            let Used { number, connections, wanted } = used;
+            let (from, hop) = (self.me, Some(Arc::clone(hop)));
+            let frame = Frame::Used { target: key, from, hop, number, connections, wanted };
+            self.effects.push(OwnerEffect::Send { to: lead, frame });
+        }
+        let queued = destination.queued();
+        let Rate::Tokens(tokens) = &mut destination.rate else { return };
+        if queued > 0 {
+            // Asked again when they do not come.
+            self.touched.insert(index);
+        }
+        let me = self.me;
+        let unused = tokens.unused(queued, now).into_iter();
+        let unused = unused.map(|(tokens, until)| Frame::Unused { limit: key, tokens, until });
+        let asked = tokens.ask(queued as u32, now);
+        let asked = asked.map(|tokens| Frame::Ask { limit: key, from: me, tokens });
+        let frames = unused.chain(asked);
+        self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
+    }
+
+    /// To the lead: what a member uses of a striped destination.
+    pub fn used(&mut self, key: u64, from: ShardId, (hop, used): (Option<&Hop>, Used), now: Mono) {
+        let Some(hop) = hop else {
+            if let Some(lead) = self.leads.get_mut(&key) {
+                let changed = lead.shares.on_used(from, used);
+                self.share_number = self.share_number.max(lead.shares.number());
+                self.send_shares(key, changed);
+            }
+            return;
+        };
+        let policy = self.policy_for(hop);
+        if !self.leads.contains_key(&key) {
+            if self.leads.len() >= DESTINATIONS_MAX {
+                self.forget_leads(now);
+            }
+            // Until now this shard was the only owner: what it has counts first.
+            if let Some(index) = self.by_name.get(&hop.destination).copied()
+                && self.entries[index as usize].member.is_none()
+            {
+                self.become_member(index, now);
+            }
+        }
+        let (number, users) = (self.share_number, Users::Shards);
+        let lead = self.leads.entry(key).or_insert_with(|| Lead {
+            shares: Shares::new(policy.connections_max, number),
+            limit: self.rates.limit(key, &policy.rates, users, now),
+            used_at: now,
+        });
+        lead.used_at = now;
+        lead.limit.set_rates(&policy.rates);
+        let mut changed = lead.shares.again(from, used);
+        changed.extend(lead.shares.set_limit(policy.connections_max));
+        changed.extend(lead.shares.on_used(from, used));
+        self.share_number = self.share_number.max(lead.shares.number());
+        self.send_shares(key, changed);
+    }
+
+    fn send_shares(&mut self, key: u64, changed: Vec<Share>) {
+        for share in changed {
+            let (number, connections) = (share.number, share.connections);
+            let frame = Frame::Share { target: key, from: self.me, number, connections };
+            self.effects.push(OwnerEffect::Send { to: share.to, frame });
+        }
+    }
+
+    /// To a member: the connections that it may have.
+    pub fn share(&mut self, key: u64, (lead, number, connections): (ShardId, u32, u32), now: Mono) {
+        let is_member = |index: &u32| self.entries[*index as usize].member.is_some();
+        let Some(index) = self.by_key.get(&key).copied().filter(is_member) else {
+            let (from, connections, wanted) = (self.me, 0, 0);
+            let frame = Frame::Used { target: key, from, hop: None, number, connections, wanted };
+            return self.effects.push(OwnerEffect::Send { to: lead, frame });
+        };
+        let entry = &mut self.entries[index as usize];
+        if let Some(member) = &mut entry.member {
+            if member.number == number && now.ms_since(member.told_at) >= USED_AGAIN_MS {
+                // The lead has missed the answer.
+                member.told = None;
+            }
+            member.number = number;
+        }
+        entry.destination.set_share(Some(connections));
+        self.touched.insert(index);
+        self.refresh(index, now);
+        self.pump(now);
+    }
+}

@@ -7,37 +7,37 @@
 //!           if a bug ends the task.
 //! Order:    open, take, send; one call of `ended`, which tells all that was found out; the answer.
 
+mod judge;
+mod mail;
+
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::Mono;
-use crate::base::Wall;
 use crate::delivery::capacity::ConnId;
-use crate::delivery::destination::Blame;
+use crate::delivery::connection::judge::Report;
+use crate::delivery::connection::judge::Said;
+use crate::delivery::connection::judge::judge;
+use crate::delivery::connection::judge::link_end;
+use crate::delivery::connection::judge::only;
+use crate::delivery::connection::mail::send;
+use crate::delivery::connection::mail::with_mail;
 use crate::delivery::destination::End as Ended;
-use crate::delivery::destination::Failure;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::LinkEnd;
-use crate::delivery::destination::RuleAction;
 use crate::delivery::failure::FailureKind;
 use crate::delivery::failure::answer_to;
 use crate::delivery::link::Link;
 use crate::delivery::link::NoLink;
 use crate::delivery::link::Station;
-use crate::delivery::link::kind_of;
 use crate::delivery::link::open;
-use crate::delivery::link::own_limit;
-use crate::delivery::link::own_words;
-use crate::delivery::link::verdict_of;
 use crate::delivery::nudge::Nudge;
 use crate::delivery::owner::Owner;
 use crate::delivery::owner::Take;
 use crate::delivery::resolve::domain_of;
 use crate::delivery::resolve::is_same_domain;
-use crate::delivery::verdict::classify;
-use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
@@ -45,38 +45,16 @@ use crate::handoff::frame::Hop;
 use crate::handoff::frame::HostNames;
 use crate::handoff::frame::RecipientEnd;
 use crate::handoff::frames::Delivery;
-use crate::handoff::frames::Evidence;
-use crate::handoff::frames::MailBody;
 use crate::handoff::frames::Returned;
 use crate::handoff::frames::What;
-use crate::net::transfer::BodySource;
-use crate::net::transfer::BodyUnreadable;
-use crate::net::transfer::Sent;
-use crate::observe::Stage;
 use crate::queue;
-use crate::queue::MessageReader;
-use crate::queue::Partition;
-use crate::queue::SharedMessageReader;
 use crate::queue::commit::unsettled::Unsettled;
-use crate::queue::record::envelope::Envelope;
 use crate::queue::record::recipients::Recipient;
 use crate::route::RequireTls;
 use crate::rt::timer;
-use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
-use crate::wire::classify::Classified;
-use crate::wire::classify::Classifier;
-use crate::wire::classify::Measure;
-use crate::wire::classify::Scope;
-use crate::wire::smtp::client_envelope::Mail;
-use crate::wire::smtp::client_envelope::MailRecipient;
 use crate::wire::smtp::client_mail::Outcome;
 use crate::wire::smtp::client_step::Fault;
-use crate::wire::smtp::client_step::Stage as SmtpStage;
-use crate::wire::smtp::reply::Reply;
-
-/// Bytes of a reply that evidence keeps.
-const EVIDENCE_REPLY_MAX: usize = 200;
 
 /// The shard, as a connection reaches it.
 pub trait Port: 'static {
@@ -129,11 +107,6 @@ impl<P: Port> Drop for Seat<P> {
         self.answer(What::Unreached { answer, host: Box::default(), not_before: Mono::ZERO }, None);
         self.port.gone(self.conn);
     }
-}
-
-/// An end that says nothing of a job.
-const fn only(link: LinkEnd) -> Ended {
-    Ended { job: None, asks_for_less: None, action: None, link }
 }
 
 pub async fn run<P: Port>(
@@ -258,58 +231,6 @@ fn unreached(no_link: &NoLink) -> What {
     What::Unreached { answer, host: no_link.host.clone(), not_before: Mono::ZERO }
 }
 
-/// Who is to blame.
-fn link_end(kind: FailureKind, answer: Answer, host: &str) -> LinkEnd {
-    let blame = match kind {
-        FailureKind::Ours(limit) => return LinkEnd::OurLimit(limit),
-        FailureKind::Refused | FailureKind::WayOut => Blame::Source,
-        _ => Blame::Destination,
-    };
-    LinkEnd::Failed(Failure { blame, answer: Arc::new(answer), host: host.into() })
-}
-
-/// What the rules say of a reply.
-struct Said<'a> {
-    rules: &'a Classifier,
-    answer: &'a Answer,
-    classified: Classified,
-}
-
-impl Said<'_> {
-    fn of<'a>(rules: &'a Classifier, answer: &'a Answer, host: &str) -> Said<'a> {
-        Said { rules, answer, classified: classify(rules, answer, host) }
-    }
-
-    fn asks_for_less(&self) -> bool {
-        let is_rate = self.classified.verdict.category == Category::RateLimited;
-        is_rate && self.answer.status.0 == 4 || self.answer.text.starts_with("421")
-    }
-
-    fn action(&self, of: Option<&Delivery>) -> Option<RuleAction> {
-        let action = self.classified.action?;
-        let (now, text) = (Wall::now(), &self.answer.text);
-        let rule = self.classified.rule.map(|rule| self.rules.name_of(rule));
-        let evidence = Arc::new(Evidence {
-            at: now,
-            rule: rule.unwrap_or_default().into(),
-            reply: text[..text.floor_char_boundary(EVIDENCE_REPLY_MAX)].into(),
-            message: of.map(|delivery| delivery.mail.id),
-            until: now.plus(action.time),
-        });
-        let time = action.time;
-        let scope = match action.scope {
-            Scope::Source => Blame::Source,
-            Scope::Destination => Blame::Destination,
-        };
-        Some(match action.measure {
-            Measure::Slow { percent } => {
-                RuleAction::Slow { percent: percent.into(), evidence, time, scope }
-            }
-            Measure::Suspend => RuleAction::Suspend { evidence, time, scope },
-        })
-    }
-}
-
 /// An idle connection that had been ended before this mail was said. One whose peer is silent is
 /// not tried at once on another: there it would be silent too.
 fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
@@ -353,219 +274,4 @@ fn lacks(link: &Link, delivery: &Delivery) -> bool {
     let client = link.transfer.client();
     // A connection that has ended is found out by sending.
     link.transfer.is_ready() && with_mail(delivery, |mail| client.lacks(mail))
-}
-
-/// Calls `use_it` with the mail as it is sent.
-fn with_mail<T>(delivery: &Delivery, use_it: impl FnOnce(&Mail<'_>) -> T) -> T {
-    let envelope = delivery.mail.envelope();
-    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
-    let recipients = mail_recipients(delivery, &all);
-    use_it(&mail_of(delivery, &envelope, &recipients))
-}
-
-fn mail_recipients<'a>(delivery: &Delivery, all: &[Recipient<'a>]) -> Vec<MailRecipient<'a>> {
-    let recipient = |index: &u32| {
-        let one = &all[*index as usize];
-        MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
-    };
-    delivery.recipients.iter().map(recipient).collect()
-}
-
-fn mail_of<'a>(
-    delivery: &Delivery,
-    envelope: &Envelope<'a>,
-    recipients: &'a [MailRecipient<'a>],
-) -> Mail<'a> {
-    Mail {
-        sender: envelope.sender,
-        recipients,
-        bytes: envelope.bytes(),
-        body: envelope.body_type,
-        smtputf8: envelope.smtputf8,
-        // Not if its hop meets the requirement without it.
-        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
-        ret: envelope.ret,
-        envid: envelope.envid,
-    }
-}
-
-/// What came of a mail, and when.
-struct Sending {
-    sent: Sent,
-    began: Wall,
-    transfer_us: u64,
-}
-
-async fn send(station: &Station, link: &mut Link, delivery: &Delivery) -> Sending {
-    let (clock, began) = (Instant::now(), Wall::now());
-    let waited = Mono::now().since(delivery.sent);
-    let mail = &delivery.mail;
-    let envelope = mail.envelope();
-    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
-    let recipients = mail_recipients(delivery, &all);
-    let to_send = mail_of(delivery, &envelope, &recipients);
-    let sent = match &mail.body {
-        MailBody::Held(message) => {
-            link.transfer.send(&to_send, &mut std::slice::from_ref(message).iter()).await
-        }
-        MailBody::Stored(partition) => {
-            let mut body = StoredBody::new(station.reader.clone(), partition, &envelope, delivery);
-            link.transfer.send(&to_send, &mut body).await
-        }
-    };
-    let transfer_us = clock.elapsed().as_micros() as u64;
-    station.histograms.record(Stage::Transfer, transfer_us);
-    station.histograms.record(Stage::QueueWait, waited.as_micros() as u64);
-    Sending { sent, began, transfer_us }
-}
-
-/// A message that is read from the store, one piece at a time, while it is sent.
-struct StoredBody {
-    reader: Reader,
-    pieces: Option<SharedMessageReader>,
-}
-
-impl StoredBody {
-    fn new(
-        reader: Reader,
-        partition: &Arc<Partition>,
-        envelope: &Envelope<'_>,
-        delivery: &Delivery,
-    ) -> StoredBody {
-        let pieces = MessageReader::new(Arc::clone(partition), delivery.mail.id, envelope);
-        StoredBody { reader, pieces: Some(pieces) }
-    }
-}
-
-impl BodySource for StoredBody {
-    type Piece = Vec<u8>;
-
-    async fn next(&mut self) -> Option<Result<Vec<u8>, BodyUnreadable>> {
-        let mut pieces = self.pieces.take()?;
-        let read = self.reader.run(move || {
-            let piece = pieces.next_piece(<[u8]>::to_vec);
-            (pieces, piece)
-        });
-        let Some((pieces, piece)) = read.await else { return Some(Err(BodyUnreadable)) };
-        self.pieces = Some(pieces);
-        Some(piece?.map_err(|_| BodyUnreadable))
-    }
-}
-
-/// What is told of a mail that was sent: to its home, and to the owner.
-struct Report {
-    what: What,
-    end: Ended,
-}
-
-fn judge(station: &Station, link: &Link, delivery: &Delivery, sending: Sending) -> Report {
-    let Sending { sent, began, transfer_us } = sending;
-    let fault = link.transfer.fault().map(ToString::to_string);
-    let unsaid = |outcome: &Outcome| matches!(outcome, Outcome::Lost { after_body: false });
-    let lack = link.transfer.transport_fault().and_then(own_limit);
-    if let Some(limit) = lack.filter(|_| sent.outcomes.iter().all(unsaid)) {
-        let what = What::Returned(Returned::OurLimit(limit));
-        let link = LinkEnd::OurLimit(limit);
-        return Report { what, end: Ended { job: Some(JobEnd::Lost), ..only(link) } };
-    }
-    let policy = station.policy();
-    let mut ends = Vec::with_capacity(sent.outcomes.len());
-    let (mut delivered, mut deferred, mut lost) = (0_usize, 0_usize, 0_usize);
-    let (mut asks_for_less, mut action) = (None, None);
-    for (index, outcome) in delivery.recipients.iter().zip(sent.outcomes) {
-        let (end, answer) = match outcome {
-            Outcome::Accepted(reply) => (End::Delivered, answer_of(&reply, true)),
-            Outcome::Refused { stage, reply } => {
-                let answer = answer_of(&reply, true);
-                let said = Said::of(&policy.replies, &answer, &link.host);
-                if asks_for_less.is_none() && said.asks_for_less() {
-                    asks_for_less = Some(Arc::new(answer.clone()));
-                }
-                action = action.or_else(|| said.action(Some(delivery)));
-                (refused(stage, &reply), answer)
-            }
-            Outcome::Local(reply) => (End::Failed, answer_of(&reply, false)),
-            Outcome::Lost { after_body } => {
-                lost += 1;
-                (End::Deferred, lost_answer(after_body, fault.as_deref()))
-            }
-        };
-        delivered += usize::from(end == End::Delivered);
-        deferred += usize::from(end == End::Deferred);
-        ends.push((RecipientEnd { index: *index, end }, answer));
-    }
-    let facts = link.transfer.channel().tls_facts();
-    let until_sent_us = began.ms_since(delivery.due).saturating_mul(1000);
-    // A mail that came while the connection was being made has waited for a part of that only.
-    let connect_us = match link.sent {
-        0 | 1 => link.connect_us.min(until_sent_us + 1000),
-        _ => 0,
-    };
-    let attempt = Box::new(Attempt {
-        host: link.host.clone(),
-        address: link.address,
-        tls: facts.map(|facts| facts.version),
-        cipher: facts.map(|facts| facts.cipher),
-        verdict: verdict_of(facts),
-        tls_policy: link.tls_policy,
-        without_dsn: sent.relayed_without_dsn,
-        wait_us: until_sent_us.saturating_sub(connect_us),
-        connect_us,
-        transfer_us,
-    });
-    let job = match () {
-        () if delivered > 0 => JobEnd::Delivered,
-        () if lost > 0 => JobEnd::Lost,
-        () if deferred > 0 => JobEnd::Deferred,
-        () => JobEnd::Refused,
-    };
-    let link = how_left(link, job, asks_for_less.is_some());
-    let end = Ended { job: Some(job), asks_for_less, action, link };
-    Report { what: What::Tried { ends, attempt }, end }
-}
-
-/// What became of the connection by its mail.
-fn how_left(link: &Link, job: JobEnd, is_throttled: bool) -> LinkEnd {
-    if link.transfer.is_ready() {
-        return LinkEnd::Kept;
-    }
-    // A server that ends each connection after its mail is not broken, and a 421 has been counted.
-    if is_throttled || matches!(job, JobEnd::Delivered | JobEnd::Refused) {
-        return LinkEnd::Closed;
-    }
-    if let Some(limit) = link.transfer.transport_fault().and_then(own_limit) {
-        return LinkEnd::OurLimit(limit);
-    }
-    let fault = link.transfer.fault();
-    let kind = fault.map_or(FailureKind::Lost, kind_of);
-    let text = fault.map(|fault| own_words(fault).unwrap_or_else(|| fault.to_string()));
-    link_end(kind, answer_to(kind, &text.unwrap_or_default()), &link.host)
-}
-
-fn refused(stage: SmtpStage, reply: &Reply) -> End {
-    // RFC 5321 s4.5.3.1.10: 552 to a RCPT means too many recipients, and to try again.
-    match (reply.code, stage) {
-        (552, SmtpStage::Rcpt) if reply.enhanced.is_none() => End::Deferred,
-        // A bad sequence is no word about the recipient: one of us has lost count of the commands.
-        (503, SmtpStage::Rcpt | SmtpStage::Data) => End::Deferred,
-        (500..=599, _) => End::Failed,
-        _ => End::Deferred,
-    }
-}
-
-fn lost_answer(after_body: bool, fault: Option<&str>) -> Answer {
-    let fault = fault.unwrap_or("the connection ended");
-    let text = match after_body {
-        true => {
-            format!("{fault} after the whole message was sent; the message may be delivered twice")
-        }
-        false => fault.to_owned(),
-    };
-    Answer::ours(Cause::ConnectionLost, text)
-}
-
-fn answer_of(reply: &Reply, remote: bool) -> Answer {
-    let class = (reply.code / 100) as u8;
-    let status = reply.enhanced.unwrap_or((class, 0, 0));
-    Answer { status, text: reply.in_one_line().into(), remote, cause: None }
 }

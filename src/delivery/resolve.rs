@@ -6,6 +6,9 @@
 //!           with different routes are told apart before anything is looked up.
 //! Bounds:   `ROUTES_MAX` known routes, each for `ROUTE_TIME`. Full: all are forgotten.
 
+mod key;
+mod servers;
+
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,18 +16,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::Class;
 use crate::base::Mono;
 use crate::base::ShardId;
-use crate::base::StreamNumber;
 use crate::base::limits::STS_POSTPONE_MS;
 use crate::config::delivery::domain::parse_literal;
 use crate::delivery::flow_hash::FlowHasher;
-use crate::delivery::job::Life;
 use crate::delivery::job::Resolution;
 use crate::delivery::job::Resolved;
 use crate::delivery::job::Route;
-use crate::delivery::reroute;
+use crate::delivery::resolve::key::RouteKey;
+use crate::delivery::resolve::key::group;
+use crate::delivery::resolve::key::is_own_domain;
+use crate::delivery::resolve::key::life_of;
+use crate::delivery::resolve::servers::Servers;
+use crate::delivery::resolve::servers::Unresolved;
+use crate::delivery::resolve::servers::demanded;
+use crate::delivery::resolve::servers::is_us;
+use crate::delivery::resolve::servers::shuffle;
+use crate::delivery::resolve::servers::without_us;
 use crate::delivery::stripe;
 use crate::delivery::sts::StsUnknown;
 use crate::delivery::trust;
@@ -32,68 +41,34 @@ use crate::delivery::trust::Trust;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frame::HostNames;
-use crate::handoff::frames::Mail;
 use crate::handoff::frames::OurLimit;
 use crate::net::resolver::DnsFault;
 use crate::net::resolver::Family;
 use crate::net::resolver::Resolver;
-use crate::queue::record::envelope::Envelope;
 use crate::queue::record::flow::Flow;
-use crate::route::Credentials;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::OutboundTls;
 use crate::route::RequireTls;
-use crate::route::RouteChoice;
-use crate::route::RouteQuestion;
 use crate::route::TlsRefusal;
 use crate::route::delivery::DeliveryPolicy;
-use crate::route::source::PoolId;
 use crate::route::table::PORT_SMTP;
 use crate::wire::classify::Cause;
+
+pub use key::Asked;
+pub use key::domain_of;
+pub use key::is_same_domain;
 
 /// How long a resolved route is used again without a lookup.
 const ROUTE_TIME: Duration = Duration::from_secs(30);
 const ROUTES_MAX: usize = 10_000;
-
-/// The job that is to be resolved.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    pub mail: Arc<Mail>,
-    pub recipients: Box<[u32]>,
-    /// Set by an operator in place of the route's.
-    pub next_hop: Option<Arc<str>>,
-    /// The fallback relay of the route is wanted.
-    pub falls_back: bool,
-}
 
 /// The shards that may own a destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Shards {
     pub me: ShardId,
     pub count: usize,
-}
-
-/// The properties of a recipient that decide about its job. Recipients with equal keys share a job.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RouteKey {
-    next: NextHop,
-    tls: Option<OutboundTls>,
-    require_tls: RequireTls,
-    auth: Option<Arc<Credentials>>,
-    pool: Option<PoolId>,
-    life: LifeKey,
-    tenant: u64,
-    weight: u32,
-    class: Class,
-}
-
-/// `Life` as a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct LifeKey {
-    max_age: Duration,
-    fallback_after: Option<Duration>,
 }
 
 /// The policy in force, and what was resolved under it.
@@ -336,128 +311,6 @@ impl RouteResolver {
     }
 }
 
-/// Recipients by what decides about their job, in the order of the first of each.
-fn group(
-    hasher: FlowHasher,
-    policy: &DeliveryPolicy,
-    asked: &Asked,
-    envelope: &Envelope<'_>,
-) -> Vec<(RouteKey, Vec<u32>)> {
-    let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
-    let way = asked.next_hop.as_deref().map(reroute::way_of);
-    let tenant = envelope.labels.tenant;
-    let mut groups: Vec<(RouteKey, Vec<u32>)> = Vec::with_capacity(1);
-    let mut places: HashMap<RouteKey, usize> = HashMap::new();
-    // Lists are often sorted by domain: the route of the recipient before is that of this one.
-    let mut last: Option<(&str, usize)> = None;
-    let mut wanted = asked.recipients.iter().copied().peekable();
-    for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
-        if wanted.next_if_eq(&index).is_none() {
-            continue;
-        }
-        let domain = domain_of(recipient.mailbox).unwrap_or("");
-        if let Some((last_domain, place)) = last
-            && last_domain == domain
-            && !policy.routes.names_recipients()
-        {
-            groups[place].1.push(index);
-            continue;
-        }
-        let question = RouteQuestion {
-            recipient_domain: domain,
-            recipient_local: local_of(recipient.mailbox),
-            sender_domain: envelope.sender.and_then(domain_of),
-            listener: Some(envelope.listener),
-            tenant,
-            campaign: envelope.labels.campaign,
-            headers: &headers,
-        };
-        let mut choice = match &way {
-            None => policy.routes.next_hop(&question),
-            Some(way) => policy.routes.rerouted(&question, way),
-        };
-        if asked.falls_back
-            && let Some(fallback) = choice.fallback
-        {
-            choice =
-                RouteChoice { fallback: None, ..policy.routes.rerouted(&question, fallback.next) };
-        }
-        let key = key_of(hasher, choice, policy, envelope);
-        let place = match groups.as_slice() {
-            [] => None,
-            [(only, _)] => (*only == key).then_some(0),
-            _ => places.get(&key).copied(),
-        };
-        let place = place.unwrap_or_else(|| {
-            let place = groups.len();
-            if place == 1 {
-                places.insert(groups[0].0.clone(), 0);
-            }
-            if place > 0 {
-                places.insert(key.clone(), place);
-            }
-            groups.push((key, Vec::new()));
-            place
-        });
-        groups[place].1.push(index);
-        last = Some((domain, place));
-    }
-    groups
-}
-
-fn key_of(
-    hasher: FlowHasher,
-    choice: RouteChoice<'_>,
-    policy: &DeliveryPolicy,
-    envelope: &Envelope<'_>,
-) -> RouteKey {
-    let by_stream = match envelope.stream {
-        StreamNumber::BROADCAST => Class::Bulk,
-        _ => Class::Normal,
-    };
-    let tenant = envelope.labels.tenant;
-    RouteKey {
-        next: choice.next_hop.into_owned(),
-        tls: choice.tls,
-        require_tls: if envelope.requiretls { RequireTls::Yes } else { RequireTls::No },
-        auth: choice.auth.cloned(),
-        pool: choice.pool,
-        life: LifeKey {
-            max_age: choice.max_age,
-            fallback_after: choice.fallback.map(|fallback| fallback.after),
-        },
-        tenant: hasher.tenant(tenant),
-        weight: policy.tenants.policy(tenant).weight,
-        class: choice.class.unwrap_or(by_stream),
-    }
-}
-
-/// The servers of a next hop, most preferred first.
-struct Servers {
-    domain: Box<str>,
-    hosts: Vec<HostPort>,
-    /// All names, sorted.
-    known_by: Box<[Box<str>]>,
-    protocol: HopProtocol,
-    names: HostNames,
-}
-
-/// Why there are no servers.
-#[derive(Debug)]
-enum Unresolved {
-    Dns(DnsFault),
-    /// The best mail exchanger is this server.
-    OnlyUs,
-    /// The MTA-STS policy of the domain could not be fetched yet.
-    NoPolicy,
-}
-
-impl From<DnsFault> for Unresolved {
-    fn from(fault: DnsFault) -> Unresolved {
-        Unresolved::Dns(fault)
-    }
-}
-
 /// The answer for a next hop that needs no server.
 fn decided(key: &RouteKey) -> Option<Resolution> {
     match &key.next {
@@ -502,73 +355,6 @@ fn refused(key: &RouteKey, unresolved: Unresolved, is_own_domain: bool) -> Resol
             Resolution::Postponed(Answer::ours(Cause::OurFault, text), wait, life)
         }
     }
-}
-
-fn life_of(key: &RouteKey) -> Life {
-    Life { max_age: key.life.max_age, fallback_after: key.life.fallback_after }
-}
-
-/// Whether the domain that was looked up is the recipients' own.
-fn is_own_domain(key: &RouteKey, asked: &Asked) -> bool {
-    let NextHop::Mx { domain, .. } = &key.next else { return false };
-    let first = asked.recipients.first().map_or(0, |index| *index as usize);
-    let envelope = asked.mail.envelope();
-    let recipient = envelope.recipients.iter().nth(first);
-    let own = recipient.and_then(|recipient| domain_of(recipient.mailbox));
-    own.is_some_and(|own| is_same_domain(own, domain))
-}
-
-/// Whether `domain`, as it was looked up, is the domain `own` of a mailbox. A domain in other letters
-/// than ASCII is looked up by its A-labels; a literal has several spellings.
-pub fn is_same_domain(own: &str, domain: &str) -> bool {
-    !own.is_ascii() || own.starts_with('[') || own.eq_ignore_ascii_case(domain)
-}
-
-fn local_of(mailbox: &str) -> &str {
-    mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local)
-}
-
-pub fn domain_of(mailbox: &str) -> Option<&str> {
-    mailbox.rsplit_once('@').map(|(_, domain)| domain)
-}
-
-/// The sender's demand for TLS at these hosts. Mail to Unix sockets never leaves the machine and so
-/// meets it.
-fn demanded(require_tls: RequireTls, hosts: &[HostPort]) -> RequireTls {
-    match hosts.iter().all(|host| host.unix_path().is_some()) {
-        true => RequireTls::No,
-        false => require_tls,
-    }
-}
-
-/// Orders hosts of one preference, differently for each `random`.
-fn shuffle(host: &str, random: u64) -> u64 {
-    host.bytes().fold(random, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)
-    })
-}
-
-/// Whether a mail exchanger has our name. Mail that leaves through a proxy leaves from another
-/// machine, whose name another server of ours may have.
-fn is_us(hostname: &str, policy: &DeliveryPolicy, host: &str) -> bool {
-    let direct = policy.sources.sources().iter().filter(|source| source.proxy.is_none());
-    let sources = direct.map(|source| &*source.ehlo_name);
-    let mut names = [hostname, &*policy.ehlo_name].into_iter().chain(sources);
-    let host = host.trim_end_matches('.');
-    names.any(|name| name.eq_ignore_ascii_case(host))
-}
-
-/// The mail exchangers that are preferred to us, if we are one: the others would send the mail back to
-/// us (RFC 5321 s5.1).
-fn without_us(
-    mut hosts: Vec<(u16, Box<str>)>,
-    is_us: impl Fn(&str) -> bool,
-) -> Vec<(u16, Box<str>)> {
-    let ours = hosts.iter().filter(|(_, host)| is_us(host)).map(|(preference, _)| *preference);
-    if let Some(ours) = ours.min() {
-        hosts.retain(|(preference, _)| *preference < ours);
-    }
-    hosts
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ impl Owner {
     }
 
     /// Whether a connection that asks for a job has to go.
-    pub(super) fn must_close(&self, index: u32, link: &Link, taken: u32, now: Mono) -> bool {
+    fn must_close(&self, index: u32, link: &Link, taken: u32, now: Mono) -> bool {
         let destination = &self.entries[index as usize].destination;
         if destination.must_close(link, taken, now) {
             return true;

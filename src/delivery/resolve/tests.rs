@@ -8,8 +8,10 @@ use crate::base::MessageId;
 use crate::base::PublicId;
 use crate::base::SpoolNumber;
 use crate::delivery::home::tests::envelope;
+use crate::handoff::frames::Mail;
 use crate::handoff::frames::MailBody;
 use crate::queue::RecipientsBuf;
+use crate::queue::record::envelope::Envelope;
 use crate::queue::record::recipients::Recipient;
 
 #[test]

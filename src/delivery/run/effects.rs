@@ -108,7 +108,7 @@ impl Running {
         }
     }
 
-    pub(super) fn public_id(&self, id: MessageId) -> String {
+    fn public_id(&self, id: MessageId) -> String {
         let store = self.stores.get(&id.partition());
         store.map(|store| store.partition.public_id(id).to_string()).unwrap_or_default()
     }
@@ -118,7 +118,7 @@ impl Running {
         Watch { running: self.rc(), answer: Some(lost) }
     }
 
-    pub(super) fn read(
+    fn read(
         &self,
         partition: PartitionId,
         lost: HomeEvent,
@@ -142,7 +142,7 @@ impl Running {
     }
 
     /// At once if nothing has to be looked up.
-    pub(super) fn resolve(&self, job: JobRef, now: Now) {
+    fn resolve(&self, job: JobRef, now: Now) {
         let asked = {
             let home = self.home.borrow();
             let Some(question) = home.question(job) else { return };
@@ -166,7 +166,7 @@ impl Running {
         });
     }
 
-    pub(super) fn write(&self, write: Arc<Write>, now: Now) {
+    fn write(&self, write: Arc<Write>, now: Now) {
         let job = write.job;
         let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
         let Some(store) = self.stores.get(&job.key.0.partition()).cloned() else { return };
@@ -190,7 +190,7 @@ impl Running {
         });
     }
 
-    pub(super) fn file(&self, partition: PartitionId, jobs: Vec<(JobRef, Schedule)>) {
+    fn file(&self, partition: PartitionId, jobs: Vec<(JobRef, Schedule)>) {
         let names: Vec<JobRef> = jobs.iter().map(|(job, _)| *job).collect();
         let watch = self.watch(HomeEvent::Abandoned { jobs: names.clone() });
         let Some(committer) = self.stores.get(&partition).map(|store| store.committer.clone())
@@ -208,7 +208,7 @@ impl Running {
         });
     }
 
-    pub(super) fn remove(&self, ticket: u64, id: MessageId) {
+    fn remove(&self, ticket: u64, id: MessageId) {
         let watch = self.watch(HomeEvent::Unread(Errand::List { ticket }));
         let Some(store) = self.stores.get(&id.partition()).cloned() else { return };
         task::spawn(async move {
@@ -250,7 +250,7 @@ impl Drop for Watch {
 }
 
 /// What an operator should know.
-pub(super) fn tell(note: Note, public: impl Fn(MessageId) -> String) {
+fn tell(note: Note, public: impl Fn(MessageId) -> String) {
     let (what, remedy) = match note {
         Note::Damaged(job) => {
             let (id, number) = job.key;

@@ -1,0 +1,228 @@
+//! What a destination learns from its connections: successes, throttles, rules, failures.
+//!
+//! Promise:  one call, `ended`, tells all that a connection has found out, so that no order of calls can
+//!           undo a throttle. What this server lacks slows nobody down and costs no attempt.
+
+use super::*;
+
+/// Actions of reply rules that are remembered.
+const EVIDENCE_MAX: usize = 4;
+
+impl Destination {
+    /// All that a connection has found out. The jobs that go home, if a backoff or a suspension begins.
+    pub fn ended(
+        &mut self,
+        link: &Link,
+        end: &End,
+        (sources, now): (&SourceTable, Mono),
+        random: &mut Random,
+    ) -> Vec<SentBack> {
+        let is_throttled = end.asks_for_less.is_some();
+        match end.job {
+            Some(JobEnd::Delivered) => self.counters.delivered += 1,
+            Some(JobEnd::Refused) => self.counters.refused += 1,
+            Some(JobEnd::Deferred) => self.counters.deferred += 1,
+            Some(JobEnd::Lost) => self.counters.lost += 1,
+            None => {}
+        }
+        match end.job {
+            Some(JobEnd::Delivered | JobEnd::Refused) if !is_throttled => self.succeed(link),
+            Some(JobEnd::Deferred) if link.roles.is_probe() && !is_throttled => self.succeed(link),
+            _ => {}
+        }
+        let mut begins = false;
+        if let Some(answer) = &end.asks_for_less {
+            begins |= self.slow_down(link, answer, now, random);
+        }
+        if let Some(action) = &end.action {
+            begins |= self.act(link, action, now);
+        }
+        begins |= self.link_ended(link, end, now, random);
+        if begins { self.drain_resting(sources, now) } else { Vec::new() }
+    }
+
+    fn succeed(&mut self, link: &Link) {
+        self.connects_failed = 0;
+        self.hold_until = Mono::ZERO;
+        self.lack = None;
+        let most = self.policy.connections_max;
+        match self.standing.succeed() {
+            true => self.window = Window::new(1),
+            false => {
+                let is_filled = self.counts.live() >= self.window.size;
+                self.window.succeed(is_filled, most);
+            }
+        }
+        let outlet = &mut self.outlets[link.outlet as usize];
+        match outlet.standing.succeed() {
+            true => outlet.window = Window::new(1),
+            false => {
+                let is_filled = outlet.live >= outlet.window.size;
+                if outlet.window.succeed(is_filled, most) {
+                    outlet.throttle_ms /= 2;
+                }
+            }
+        }
+    }
+
+    /// The server asks for less. A quarter of this source's window goes, and the source opens nothing
+    /// for a while. Its other connections go on. Whether a backoff begins.
+    fn slow_down(
+        &mut self,
+        link: &Link,
+        answer: &Arc<Answer>,
+        now: Mono,
+        random: &mut Random,
+    ) -> bool {
+        self.note(answer, "");
+        self.counters.failures += 1;
+        let terms = self.back_off();
+        let outlet = &mut self.outlets[link.outlet as usize];
+        let probes = [
+            (&mut self.standing, link.roles.destination),
+            (&mut outlet.standing, link.roles.outlet),
+        ];
+        let mut has_failed = false;
+        for (standing, role) in probes {
+            if role == Role::Probe && matches!(standing.health, Health::Probing { .. }) {
+                has_failed |= standing.fail(role, &terms, now, random);
+            }
+        }
+        if has_failed {
+            return true;
+        }
+        let size = outlet.window.size;
+        outlet.window.shrink_to(size - size.div_ceil(4));
+        // Those that come together count once.
+        if now >= outlet.quiet_until {
+            outlet.throttle_ms = (outlet.throttle_ms * 2).clamp(THROTTLE_FIRST_MS, THROTTLE_MAX_MS);
+        }
+        let spread_ms = random.below(outlet.throttle_ms / 4 + 1);
+        let until = now.plus_ms(outlet.throttle_ms + spread_ms);
+        outlet.quiet_until = outlet.quiet_until.max(until);
+        false
+    }
+
+    /// Whether a suspension begins.
+    fn act(&mut self, link: &Link, action: &RuleAction, now: Mono) -> bool {
+        let outlet = &mut self.outlets[link.outlet as usize];
+        let (evidence, suspends) = match action {
+            RuleAction::Slow { percent, evidence, time, scope } => {
+                let slowed = Some((now.plus(*time), *percent));
+                match scope {
+                    Blame::Destination => self.slowed = slowed,
+                    Blame::Source => outlet.slowed = slowed,
+                }
+                (evidence, false)
+            }
+            RuleAction::Suspend { evidence, time, scope } => {
+                let until = now.plus(*time);
+                let suspended = match scope {
+                    Blame::Destination => &mut self.suspended_until,
+                    Blame::Source => &mut outlet.suspended_until,
+                };
+                *suspended = until.max(*suspended);
+                (evidence, true)
+            }
+        };
+        if self.evidence.len() == EVIDENCE_MAX {
+            self.evidence.pop_front();
+        }
+        self.evidence.push_back(Arc::clone(evidence));
+        suspends
+    }
+
+    /// Whether a backoff begins.
+    fn link_ended(&mut self, link: &Link, end: &End, now: Mono, random: &mut Random) -> bool {
+        let (destination, outlet) = (&mut self.standing, &mut self.outlets[link.outlet as usize]);
+        match &end.link {
+            LinkEnd::Kept => false,
+            LinkEnd::Closed => {
+                destination.on_probe_gone(link.roles.destination, now);
+                outlet.standing.on_probe_gone(link.roles.outlet, now);
+                false
+            }
+            LinkEnd::OurLimit(limit) => {
+                let before_ms =
+                    self.lack.filter(|(lack, _)| lack == limit).map_or(0, |lack| lack.1);
+                let pause_ms = (2 * before_ms).clamp(CONNECT_HOLD_FIRST_MS, 1000);
+                self.lack = Some((*limit, pause_ms));
+                let until = now.plus_ms(pause_ms);
+                self.hold_until = self.hold_until.max(until);
+                destination.on_probe_gone(link.roles.destination, until);
+                outlet.standing.on_probe_gone(link.roles.outlet, until);
+                false
+            }
+            LinkEnd::Failed(failure) => {
+                self.connects_failed += usize::from(link.is_opening);
+                self.fail(link, failure, now, random)
+            }
+        }
+    }
+
+    fn fail(&mut self, link: &Link, failure: &Failure, now: Mono, random: &mut Random) -> bool {
+        self.note(&failure.answer, &failure.host);
+        self.counters.failures += 1;
+        self.lack = None;
+        let terms = self.back_off();
+        let hold = |standing: &Standing| {
+            let hold_ms = CONNECT_HOLD_FIRST_MS << standing.failures().min(16);
+            now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS))
+        };
+        let Roles { destination: role, outlet: outlet_role } = link.roles;
+        let outlet = &mut self.outlets[link.outlet as usize];
+        match failure.blame {
+            Blame::Source => {
+                outlet.quiet_until = outlet.quiet_until.max(hold(&outlet.standing));
+                outlet.window.shrink_to(outlet.window.size / 2);
+                // The destination was reached, or nothing was found out about it.
+                self.standing.on_probe_gone(role, now);
+                outlet.standing.fail(outlet_role, &terms, now, random)
+            }
+            Blame::Destination => {
+                outlet.standing.on_probe_gone(outlet_role, now);
+                if self.standing.is_working() {
+                    self.window.shrink_to(self.window.size / 2);
+                    self.hold_until = self.hold_until.max(hold(&self.standing));
+                }
+                self.standing.fail(role, &terms, now, random)
+            }
+        }
+    }
+
+    fn back_off(&self) -> BackOff {
+        BackOff {
+            failures: self.policy.failures_to_back_off,
+            first: self.policy.back_off_first,
+            max: self.policy.back_off_max,
+        }
+    }
+
+    fn note(&mut self, answer: &Arc<Answer>, host: &str) {
+        self.last = Some(Arc::clone(answer));
+        self.last_host = host.into();
+    }
+
+    /// The jobs for which no connection may be opened for longer than a moment.
+    fn drain_resting(&mut self, sources: &SourceTable, now: Mono) -> Vec<SentBack> {
+        if self.is_resting(now) || self.standing.rests(now).is_some() {
+            return self.drain();
+        }
+        let mut drained = Vec::new();
+        let ready: Vec<ConnectionClass> =
+            self.queue.ready_by_class().map(|(class, _)| class).collect();
+        for class in ready {
+            let pool = self.classes[class.0 as usize].hop.pool.clone();
+            if !self.rests(pool.as_deref(), sources, now) {
+                continue;
+            }
+            while let Some(taken) = self.queue.take(class) {
+                let was_tried = self.connects_failed > 0;
+                self.connects_failed = self.connects_failed.saturating_sub(1);
+                drained.push(SentBack { delivery: taken.job, was_tried });
+            }
+            self.forget_class(Some(class));
+        }
+        drained
+    }
+}

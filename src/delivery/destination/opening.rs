@@ -1,0 +1,127 @@
+//! Which connection a destination opens next: the class that needs one, and a source for it by weight.
+//!
+//! Promise:  no connection is opened past the limit, the window, a pause or a backoff.
+
+use super::*;
+
+impl Destination {
+    /// Whether a connection of this destination should be opened now, if there is room for it.
+    pub fn wants_connection(&mut self, now: Mono) -> bool {
+        if self.queue.is_empty() || self.is_resting(now) || self.counts.all() >= self.limit() {
+            return false;
+        }
+        let is_open = match self.standing.health {
+            Health::Working => self.counts.live() < self.size(now) && self.hold_until <= now,
+            Health::BackingOff { until, .. } => until <= now,
+            Health::Probing { .. } => false,
+        };
+        is_open
+            && self.rate.free(now) as usize > self.counts.coming()
+            && self.uncovered().next().is_some()
+    }
+
+    /// The connection to open now.
+    pub fn open(
+        &mut self,
+        sources: &SourceTable,
+        now: Mono,
+        random: &mut Random,
+    ) -> Option<Opening> {
+        if !self.wants_connection(now) {
+            return None;
+        }
+        let (class, outlet) = self.pick_class(sources, now, random)?;
+        let hop = Arc::clone(&self.classes[class.0 as usize].hop);
+        let roles = Roles {
+            destination: self.standing.on_open(),
+            outlet: self.outlets[outlet as usize].standing.on_open(),
+        };
+        if roles.destination == Role::Probe {
+            // What failed before the backoff was for jobs that are not in line any more.
+            self.connects_failed = 0;
+        }
+        let source = self.outlets[outlet as usize].source.clone();
+        Some(Opening { class, outlet, roles, hop, source })
+    }
+
+    /// Of the classes that need a connection and have a source for it the one with the fewest.
+    fn pick_class(
+        &mut self,
+        sources: &SourceTable,
+        now: Mono,
+        random: &mut Random,
+    ) -> Option<(ConnectionClass, u32)> {
+        let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
+        let mut classes: Vec<_> = self.uncovered().map(|class| (live(class), class)).collect();
+        classes.sort_unstable();
+        let mut blocked: Vec<Option<Box<str>>> = Vec::new();
+        for (_, class) in classes {
+            let pool = self.classes[class.0 as usize].key.pool.clone();
+            if blocked.contains(&pool) {
+                continue;
+            }
+            if let Some(outlet) = self.pick_outlet(pool.as_deref(), sources, now, random) {
+                return Some((class, outlet));
+            }
+            blocked.push(pool);
+        }
+        None
+    }
+
+    /// A source of the pool that may open a connection now, by weight.
+    fn pick_outlet(
+        &mut self,
+        pool: Option<&str>,
+        sources: &SourceTable,
+        now: Mono,
+        random: &mut Random,
+    ) -> Option<u32> {
+        let Some(pool) = pool else {
+            let outlet = self.outlet_of(None);
+            return self.opens(outlet, now).then_some(outlet);
+        };
+        // A pool that a reload has removed has no source: `connection` tells.
+        let Some(pool) = sources.pool(pool) else {
+            let outlet = self.outlet_of(Some(pool));
+            return self.opens(outlet, now).then_some(outlet);
+        };
+        let mut free = Vec::new();
+        for (source, weight) in sources.members(pool) {
+            let outlet = self.outlet_of(Some(&source.name));
+            if self.opens(outlet, now) {
+                free.push((outlet, weight));
+            }
+        }
+        let mut point = random.below(free.iter().map(|(_, weight)| weight).sum());
+        free.into_iter().find_map(|(outlet, weight)| {
+            let is_it = point < weight;
+            point = point.saturating_sub(weight);
+            is_it.then_some(outlet)
+        })
+    }
+
+    fn opens(&self, outlet: u32, now: Mono) -> bool {
+        self.outlets[outlet as usize].opens_at(now).is_some_and(|at| at <= now)
+    }
+
+    fn outlet_of(&mut self, source: Option<&str>) -> u32 {
+        let source = source.map(Box::from);
+        if let Some(outlet) = self.by_source.get(&source) {
+            return *outlet;
+        }
+        let window = self.policy.window_start.clamp(1, self.policy.connections_max.max(1));
+        self.outlets.push(Outlet {
+            source: source.clone(),
+            window: Window::new(window),
+            standing: Standing::default(),
+            throttle_ms: 0,
+            quiet_until: Mono::ZERO,
+            suspended_until: Mono::ZERO,
+            slowed: None,
+            live: 0,
+        });
+        let outlet = self.outlets.len() as u32 - 1;
+        self.by_source.insert(source, outlet);
+        outlet
+    }
+}

@@ -1,0 +1,87 @@
+//! One source, as a destination treats it.
+
+use crate::base::Mono;
+use crate::delivery::health::Health;
+use crate::delivery::health::Standing;
+use crate::handoff::frames::Binds;
+
+/// A bound on connections that rises with successes and falls with failures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) size: u32,
+    /// Since it last changed.
+    successes: u32,
+}
+
+impl Window {
+    pub(super) const fn new(size: u32) -> Window {
+        Window { size, successes: 0 }
+    }
+
+    /// Whether a full window of successes has passed.
+    pub(super) fn succeed(&mut self, is_filled: bool, most: u32) -> bool {
+        self.successes += 1;
+        if self.successes < self.size {
+            return false;
+        }
+        self.successes = 0;
+        // A window that is not filled says nothing about a larger one.
+        if is_filled && self.size < most {
+            self.size += 1;
+        }
+        true
+    }
+
+    pub(super) fn shrink_to(&mut self, size: u32) {
+        *self = Window::new(size.max(1));
+    }
+}
+
+/// One source, as the destination treats it.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    /// `None`: the system chooses the address.
+    pub(super) source: Option<Box<str>>,
+    pub(super) window: Window,
+    pub(super) standing: Standing,
+    pub(super) throttle_ms: u64,
+    /// No connection is opened before.
+    pub(super) quiet_until: Mono,
+    pub(super) suspended_until: Mono,
+    pub(super) slowed: Option<(Mono, u32)>,
+    pub(super) live: u32,
+}
+
+impl Outlet {
+    /// When it may open a connection, as far as time decides that; `None`: when others have ended.
+    pub(super) fn opens_at(&self, now: Mono) -> Option<Mono> {
+        let at = self.quiet_until.max(self.suspended_until);
+        let at = self.standing.rests(now).map_or(at, |until| at.max(until));
+        let is_free = match self.standing.health {
+            Health::Working => self.live < self.limit(now),
+            Health::BackingOff { .. } => true,
+            Health::Probing { .. } => false,
+        };
+        is_free.then_some(at)
+    }
+
+    pub(super) fn limit(&self, now: Mono) -> u32 {
+        match self.slowed {
+            Some((until, percent)) if now < until => (self.window.size * percent / 100).max(1),
+            _ => self.window.size,
+        }
+    }
+
+    /// What keeps mail from this source for longer than a moment, and until when. A source whose backoff
+    /// is over takes one message, which finds out.
+    pub(super) fn binds(&self, now: Mono) -> Option<(Binds, Option<Mono>)> {
+        let suspended = Some(self.suspended_until).filter(|until| now < *until);
+        match self.standing.health {
+            Health::BackingOff { until, .. } if suspended.is_none_or(|other| other < until) => {
+                Some((Binds::BackingOff, Some(until)))
+            }
+            Health::Probing { .. } if suspended.is_none() => Some((Binds::BackingOff, None)),
+            _ => suspended.map(|until| (Binds::Suspended, Some(until))),
+        }
+    }
+}

@@ -413,10 +413,7 @@ impl Destination {
     }
 
     fn size(&self, now: Mono) -> u32 {
-        match self.slowed {
-            Some((until, percent)) if now < until => (self.window.size * percent / 100).max(1),
-            _ => self.window.size,
-        }
+        self.window.slowed(self.slowed, now)
     }
 
     /// Whether a connection that asks for a job, or is idle, must make room.

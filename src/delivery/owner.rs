@@ -66,6 +66,7 @@ use crate::delivery::limits::RateLimit;
 use crate::delivery::limits::Tokens;
 use crate::delivery::limits::Users;
 use crate::delivery::owner::rates::RateBook;
+use crate::delivery::owner::rates::token_frames;
 use crate::delivery::pace::Pace;
 use crate::delivery::stripe;
 use crate::delivery::stripe::Share;
@@ -291,15 +292,19 @@ impl Owner {
         [timer, tick, idle, self.rates.next_wake(self.ticked)].into_iter().flatten().min()
     }
 
+    fn send(&mut self, to: ShardId, frame: Frame) {
+        self.effects.push(OwnerEffect::Send { to, frame });
+    }
+
+    fn indexes(&self) -> Vec<u32> {
+        self.entries.iter().map(|(index, _)| index as u32).collect()
+    }
+
     /// No new connection and no new job from here on. What is being sent is sent to its end.
     pub fn close(&mut self) {
         self.is_closing = true;
-        let indexes: Vec<u32> = self.entries.iter().map(|(index, _)| index as u32).collect();
-        for index in indexes {
-            let drained = self.entries[index as usize].destination.drain();
-            for sent_back in drained {
-                self.return_job(sent_back.delivery, Returned::Closing);
-            }
+        for index in self.indexes() {
+            self.return_all(index, Returned::Closing);
         }
         let idle: Vec<ConnId> = self
             .entries
@@ -376,7 +381,7 @@ impl Owner {
     pub fn check(&mut self, home: ShardId, mut jobs: Vec<JobRef>) {
         jobs.retain(|job| !self.jobs.contains_key(job));
         if !jobs.is_empty() {
-            self.effects.push(OwnerEffect::Send { to: home, frame: Frame::Missing { jobs } });
+            self.send(home, Frame::Missing { jobs });
         }
     }
 

@@ -32,6 +32,14 @@ impl Window {
         true
     }
 
+    /// The size while a rule slows down: until then, to so many percent.
+    pub(super) fn slowed(&self, slowed: Option<(Mono, u32)>, now: Mono) -> u32 {
+        match slowed {
+            Some((until, percent)) if now < until => (self.size * percent / 100).max(1),
+            _ => self.size,
+        }
+    }
+
     pub(super) fn shrink_to(&mut self, size: u32) {
         *self = Window::new(size.max(1));
     }
@@ -66,10 +74,7 @@ impl Outlet {
     }
 
     pub(super) fn limit(&self, now: Mono) -> u32 {
-        match self.slowed {
-            Some((until, percent)) if now < until => (self.window.size * percent / 100).max(1),
-            _ => self.window.size,
-        }
+        self.window.slowed(self.slowed, now)
     }
 
     /// What keeps mail from this source for longer than a moment, and until when. A source whose backoff

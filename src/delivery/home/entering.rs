@@ -98,6 +98,12 @@ impl Home {
         }
     }
 
+    /// Reads one job, without its body.
+    pub(super) fn read_record(&mut self, job: JobRef) {
+        let (partition, jobs, bodies) = (job.key.0.partition(), vec![job], false);
+        self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+    }
+
     /// Event 3.
     pub(super) fn on_read(&mut self, job: JobRef, found: Found) {
         let Some(known) = self.same(job) else { return };

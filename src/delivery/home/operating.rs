@@ -54,8 +54,7 @@ impl Home {
             let job = self.enter(key, State::Reading, head, None);
             let known = self.jobs.get_mut(&key).expect("it has just entered");
             known.pending = Some(Box::new(pending));
-            let (partition, jobs, bodies) = (key.0.partition(), vec![job], false);
-            self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+            self.read_record(job);
             return None;
         };
         let is_read = !matches!(known.state, State::Reading);

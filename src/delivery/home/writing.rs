@@ -132,11 +132,7 @@ impl Home {
             return;
         }
         match &known.state {
-            State::Reading => {
-                let partition = job.key.0.partition();
-                let (jobs, bodies) = (vec![job], false);
-                self.effects.push(HomeEffect::Read { partition, jobs, bodies });
-            }
+            State::Reading => self.read_record(job),
             State::Resolving(Lookup::Later { at, .. }) if *at <= self.now.mono => {
                 self.begin_lookup(job);
             }

@@ -49,7 +49,7 @@ impl Owner {
     ) {
         let (total, per_flow) = places;
         let frame = Frame::Grant { target, from: self.me, total, per_flow, state: Arc::new(state) };
-        self.effects.push(OwnerEffect::Send { to, frame });
+        self.send(to, frame);
     }
 
     /// Jobs of a destination that rests go home: one for each connection that failed for it as tried.
@@ -75,6 +75,13 @@ impl Owner {
         self.grant(index, now);
     }
 
+    /// Empties the queue of a destination.
+    pub(super) fn return_all(&mut self, index: u32, why: Returned) {
+        for sent_back in self.entries[index as usize].destination.drain() {
+            self.return_job(sent_back.delivery, why);
+        }
+    }
+
     pub(super) fn return_job(&mut self, delivery: Box<Delivery>, why: Returned) {
         self.settle(&delivery, What::Returned(why));
     }
@@ -85,6 +92,6 @@ impl Owner {
         }
         let outcome = Outcome { job: delivery.job, what, unsettled: None };
         let frame = Frame::Settle(Box::new(outcome));
-        self.effects.push(OwnerEffect::Send { to: delivery.home, frame });
+        self.send(delivery.home, frame);
     }
 }

@@ -47,13 +47,9 @@ impl Owner {
         }
         if !is_here {
             entry.grants.forget_waiting();
-            for sent_back in destination.drain() {
-                self.return_job(sent_back.delivery, Returned::NotHere);
-            }
+            self.return_all(index, Returned::NotHere);
         } else if are_others_limited {
-            for sent_back in destination.drain() {
-                self.return_job(sent_back.delivery, Returned::NoPlaces);
-            }
+            self.return_all(index, Returned::NoPlaces);
         }
         if stripes > 1 && !is_member {
             self.become_member(index, now);
@@ -97,8 +93,7 @@ impl Owner {
 
     fn apply_pauses(&mut self, word: &str, now: Mono) -> Vec<Box<str>> {
         let mut touched = Vec::new();
-        let indexes: Vec<u32> = self.entries.iter().map(|(index, _)| index as u32).collect();
-        for index in indexes {
+        for index in self.indexes() {
             let hop = Arc::clone(&self.entries[index as usize].hop);
             let is_paused = self.is_paused(&hop);
             let destination = &self.entries[index as usize].destination;
@@ -114,11 +109,9 @@ impl Owner {
     }
 
     pub(super) fn set_paused(&mut self, index: u32, is_paused: bool, now: Mono) {
-        let destination = &mut self.entries[index as usize].destination;
-        destination.pause(is_paused);
-        let drained = if is_paused { destination.drain() } else { Vec::new() };
-        for sent_back in drained {
-            self.return_job(sent_back.delivery, Returned::NoPlaces);
+        self.entries[index as usize].destination.pause(is_paused);
+        if is_paused {
+            self.return_all(index, Returned::NoPlaces);
         }
         self.touched.insert(index);
         self.grant(index, now);

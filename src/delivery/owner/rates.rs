@@ -81,6 +81,19 @@ impl RateBook {
     }
 }
 
+/// What the lead of a limit is told: tokens that are not used, and those that are wanted.
+pub(super) fn token_frames(
+    tokens: &mut Tokens,
+    queued: u32,
+    (limit, from): (u64, ShardId),
+    now: Mono,
+) -> impl Iterator<Item = Frame> + use<> {
+    let unused = tokens.unused(queued as usize, now).into_iter();
+    let unused = unused.map(move |(tokens, until)| Frame::Unused { limit, tokens, until });
+    let asked = tokens.ask(queued, now);
+    unused.chain(asked.map(|tokens| Frame::Ask { limit, from, tokens }))
+}
+
 fn limited(policy: &DeliveryPolicy, hasher: &FlowHasher) -> HashMap<u64, Rates> {
     let limited = policy.tenants.limited();
     limited.map(|(name, rates)| (hasher.tenant(Some(name)), *rates)).collect()
@@ -227,11 +240,7 @@ impl Owner {
     fn ask_for(&mut self, tenant: u64, now: Mono) {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
-        let unused = one.tokens.unused(one.queued as usize, now).into_iter();
-        let unused = unused.map(|(tokens, until)| Frame::Unused { limit: tenant, tokens, until });
-        let asked = one.tokens.ask(one.queued, now);
-        let asked = asked.map(|tokens| Frame::Ask { limit: tenant, from, tokens });
-        let frames = unused.chain(asked);
+        let frames = token_frames(&mut one.tokens, one.queued, (tenant, from), now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
     }
 
@@ -263,7 +272,7 @@ impl Owner {
             until = lead.limit.frees_at(now).map_or(soonest, |at| at.max(soonest));
         }
         let frame = Frame::Allow { limit: key, tokens, until };
-        self.effects.push(OwnerEffect::Send { to: from, frame });
+        self.send(from, frame);
         self.note_unsaved(key);
     }
 

@@ -74,12 +74,7 @@ impl Owner {
             // Asked again when they do not come.
             self.touched.insert(index);
         }
-        let me = self.me;
-        let unused = tokens.unused(queued, now).into_iter();
-        let unused = unused.map(|(tokens, until)| Frame::Unused { limit: key, tokens, until });
-        let asked = tokens.ask(queued as u32, now);
-        let asked = asked.map(|tokens| Frame::Ask { limit: key, from: me, tokens });
-        let frames = unused.chain(asked);
+        let frames = token_frames(tokens, queued as u32, (key, self.me), now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
     }
 
@@ -124,7 +119,7 @@ impl Owner {
         for share in changed {
             let (number, connections) = (share.number, share.connections);
             let frame = Frame::Share { target: key, from: self.me, number, connections };
-            self.effects.push(OwnerEffect::Send { to: share.to, frame });
+            self.send(share.to, frame);
         }
     }
 
@@ -134,7 +129,7 @@ impl Owner {
         let Some(index) = self.by_key.get(&key).copied().filter(is_member) else {
             let (from, connections, wanted) = (self.me, 0, 0);
             let frame = Frame::Used { target: key, from, hop: None, number, connections, wanted };
-            return self.effects.push(OwnerEffect::Send { to: lead, frame });
+            return self.send(lead, frame);
         };
         let entry = &mut self.entries[index as usize];
         if let Some(member) = &mut entry.member {

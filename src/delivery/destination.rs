@@ -16,6 +16,7 @@ mod facts;
 mod opening;
 mod outlet;
 mod rate;
+mod resting;
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -287,75 +288,6 @@ impl Destination {
         self.queue.ready(link.class) > 0
     }
 
-    /// When, without any event, this destination may want something that it does not want now.
-    pub fn next_change(&mut self, now: Mono) -> Option<Mono> {
-        if self.queue.is_empty() || self.is_paused {
-            return None;
-        }
-        let mut next: Option<Mono> = None;
-        let mut later = |at: Mono| {
-            if at > now {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-        };
-        later(self.hold_until);
-        later(self.suspended_until);
-        self.slowed.into_iter().for_each(|(until, _)| later(until));
-        if let Health::BackingOff { until, .. } = self.standing.health {
-            later(until);
-        }
-        for outlet in &self.outlets {
-            outlet.opens_at(now).into_iter().for_each(&mut later);
-            outlet.slowed.into_iter().for_each(|(until, _)| later(until));
-        }
-        self.rate.frees_at(now).into_iter().for_each(&mut later);
-        next
-    }
-
-    /// When the first of the rests ends, after which homes may have places.
-    pub fn rest_ends(&self, now: Mono) -> Option<Mono> {
-        let standings = self.outlets.iter().map(|outlet| &outlet.standing);
-        let back_offs = standings.chain([&self.standing]).filter_map(|one| one.rests(now));
-        let suspensions = self.outlets.iter().map(|outlet| outlet.suspended_until);
-        let suspensions = suspensions.chain([self.suspended_until]).filter(|until| now < *until);
-        back_offs.chain(suspensions).min()
-    }
-
-    /// Paused or suspended.
-    fn is_resting(&self, now: Mono) -> bool {
-        self.is_paused || now < self.suspended_until
-    }
-
-    /// Whether mail from this pool has to wait for longer than a moment, whatever the reason.
-    pub fn rests(&self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> bool {
-        self.is_resting(now)
-            || self.standing.rests(now).is_some()
-            || matches!(self.pool_binds(pool, sources, now), Some((_, Some(until))) if now < until)
-    }
-
-    /// What keeps mail from all sources of a pool, and until when: of the first that is free again.
-    fn pool_binds(
-        &self,
-        pool: Option<&str>,
-        sources: &SourceTable,
-        now: Mono,
-    ) -> Option<(Binds, Option<Mono>)> {
-        let of_source = |source: Option<&str>| {
-            let outlet = self.by_source.get(&source.map(Box::from))?;
-            self.outlets[*outlet as usize].binds(now)
-        };
-        let Some(pool) = pool else { return of_source(None) };
-        let mut first: Option<(Binds, Option<Mono>)> = None;
-        for (source, _) in sources.pool(pool).into_iter().flat_map(|pool| sources.members(pool)) {
-            let one = of_source(Some(&source.name))?;
-            // `None`, of a probe, is before all others.
-            if first.is_none_or(|first| one.1 < first.1) {
-                first = Some(one);
-            }
-        }
-        first
-    }
-
     fn class_of(&mut self, hop: &Arc<Hop>) -> ConnectionClass {
         let latest =
             self.latest.and_then(|latest| Some((latest, self.classes.get(latest as usize)?)));
@@ -504,29 +436,5 @@ impl Destination {
             class.key.pool.as_deref() == pool && self.queue.has_jobs(ConnectionClass(index as u32))
         };
         self.queue.is_empty() || !self.classes.iter().any(has_jobs)
-    }
-
-    /// Until when something about it must be remembered, beyond the usual time. When there is no room,
-    /// how long it has been failing does not count: the next attempt tells.
-    pub fn is_worth_keeping_until(&mut self, is_full: bool, now: Mono) -> Mono {
-        let mut until = self.suspended_until;
-        let back_off_max = self.policy.back_off_max;
-        let mut later = |standing: &Standing| match standing.health {
-            Health::BackingOff { until: back_off, .. } if !is_full => {
-                until = until.max(back_off.plus(back_off_max));
-            }
-            _ => {}
-        };
-        later(&self.standing);
-        self.outlets.iter().for_each(|outlet| later(&outlet.standing));
-        for outlet in &self.outlets {
-            until = until.max(outlet.quiet_until).max(outlet.suspended_until);
-        }
-        let slowed = self.outlets.iter().map(|outlet| outlet.slowed).chain([self.slowed]);
-        until = slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed));
-        match &mut self.rate {
-            Rate::Own(limit) => until.max(limit.empties_at(now)),
-            Rate::Tokens(_) => until,
-        }
     }
 }

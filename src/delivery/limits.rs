@@ -11,12 +11,9 @@
 //!           `TOKEN_MS` longer.
 //! Bounds:   about 120 bytes per window.
 
-use std::collections::VecDeque;
-
 use crate::base::Mono;
 use crate::base::limits::RESERVE_MS;
 use crate::base::limits::SAVE_INTERVAL_MS;
-use crate::base::limits::TOKEN_ASK_MS;
 use crate::base::limits::TOKEN_MS;
 use crate::delivery::limit_record::Slice;
 use crate::delivery::limit_record::StoredLimit;
@@ -347,63 +344,6 @@ impl Window {
 /// Milliseconds since the zero of slice numbers.
 fn ms(at: Mono) -> u64 {
     at.ms_since(Mono::ZERO) + BEFORE_START_MS
-}
-
-/// Tokens of a limit that another shard counts.
-#[derive(Clone, Debug, Default)]
-pub struct Tokens {
-    /// In the order in which they expire.
-    held: VecDeque<(u32, Mono)>,
-    asked: Option<Mono>,
-}
-
-impl Tokens {
-    /// Tokens that are valid now.
-    pub fn free(&self, now: Mono) -> u32 {
-        self.held.iter().filter(|(_, until)| now < *until).map(|(tokens, _)| tokens).sum()
-    }
-
-    /// When the first of those that are valid expires.
-    pub fn expires(&self, now: Mono) -> Option<Mono> {
-        self.held.iter().map(|(_, until)| *until).find(|until| now < *until)
-    }
-
-    /// Uses one, if there is one.
-    pub fn use_one(&mut self, now: Mono) -> bool {
-        let Some((tokens, _)) = self.held.iter_mut().find(|(_, until)| now < *until) else {
-            return false;
-        };
-        *tokens -= 1;
-        self.held.retain(|(tokens, _)| *tokens > 0);
-        true
-    }
-
-    /// How many to ask for, if so many messages could go. Not answered: asked again.
-    pub fn ask(&mut self, wanted: u32, now: Mono) -> Option<u32> {
-        let missing = wanted.saturating_sub(self.free(now));
-        let is_asked = self.asked.is_some_and(|asked| now < asked.plus_ms(TOKEN_ASK_MS));
-        if missing == 0 || is_asked {
-            return None;
-        }
-        self.asked = Some(now);
-        Some(missing)
-    }
-
-    /// The answer. None were left: `ask` waits all the same.
-    pub fn on_allow(&mut self, tokens: u32, until: Mono) {
-        if tokens > 0 {
-            self.asked = None;
-            self.held.push_back((tokens, until));
-        }
-    }
-
-    /// Tokens to give back: all that have expired, and the others too if no mail waits.
-    pub fn unused(&mut self, waiting: usize, now: Mono) -> Vec<(u32, Mono)> {
-        let (kept, unused) =
-            self.held.drain(..).partition(|(_, until)| waiting > 0 && now < *until);
-        self.held = kept;
-        unused.into()
-    }
 }
 
 #[cfg(test)]

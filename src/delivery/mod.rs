@@ -3,6 +3,7 @@
 //! ```text
 //! fair          which job of a destination goes next
 //! limits        rates of destinations, sources and tenants, in one process and over restarts
+//! tokens        what other shards may send under a limit
 //! limit_record  their file, as bytes
 //! limit_file    the thread that writes this file
 //! job           a job in memory, and where it stands
@@ -74,6 +75,7 @@ pub mod settle;
 pub mod stripe;
 pub mod sts;
 pub mod survey;
+pub mod tokens;
 pub mod trust;
 pub mod verdict;
 pub mod view;

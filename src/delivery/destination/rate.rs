@@ -3,8 +3,8 @@
 use crate::base::Mono;
 use crate::delivery::limits::Keeping;
 use crate::delivery::limits::RateLimit;
-use crate::delivery::limits::Tokens;
 use crate::delivery::limits::Users;
+use crate::delivery::tokens::Tokens;
 use crate::route::DestinationPolicy;
 
 /// What counts the messages of a destination.

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::delivery::tokens::Tokens;
+
 /// Chance from a seed.
 struct Random(u64);
 

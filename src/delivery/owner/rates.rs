@@ -81,19 +81,6 @@ impl RateBook {
     }
 }
 
-/// What the lead of a limit is told: tokens that are not used, and those that are wanted.
-pub(super) fn token_frames(
-    tokens: &mut Tokens,
-    queued: u32,
-    (limit, from): (u64, ShardId),
-    now: Mono,
-) -> impl Iterator<Item = Frame> + use<> {
-    let unused = tokens.unused(queued as usize, now).into_iter();
-    let unused = unused.map(move |(tokens, until)| Frame::Unused { limit, tokens, until });
-    let asked = tokens.ask(queued, now);
-    unused.chain(asked.map(|tokens| Frame::Ask { limit, from, tokens }))
-}
-
 fn limited(policy: &DeliveryPolicy, hasher: &FlowHasher) -> HashMap<u64, Rates> {
     let limited = policy.tenants.limited();
     limited.map(|(name, rates)| (hasher.tenant(Some(name)), *rates)).collect()
@@ -240,7 +227,7 @@ impl Owner {
     fn ask_for(&mut self, tenant: u64, now: Mono) {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
-        let frames = token_frames(&mut one.tokens, one.queued, (tenant, from), now);
+        let frames = one.tokens.frames(one.queued, (tenant, from), now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
     }
 

@@ -74,7 +74,7 @@ impl Owner {
             // Asked again when they do not come.
             self.touched.insert(index);
         }
-        let frames = token_frames(tokens, queued as u32, (key, self.me), now);
+        let frames = tokens.frames(queued as u32, (key, self.me), now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
     }
 

@@ -1,0 +1,80 @@
+//! Tokens of a limit that another shard counts.
+//!
+//! Promise:  a token is used once, and only while it is valid.
+//! Bounds:   as many as were asked for.
+
+use std::collections::VecDeque;
+
+use crate::base::Mono;
+use crate::base::ShardId;
+use crate::base::limits::TOKEN_ASK_MS;
+use crate::handoff::frames::Frame;
+
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    /// In the order in which they expire.
+    held: VecDeque<(u32, Mono)>,
+    asked: Option<Mono>,
+}
+
+impl Tokens {
+    /// Tokens that are valid now.
+    pub fn free(&self, now: Mono) -> u32 {
+        self.held.iter().filter(|(_, until)| now < *until).map(|(tokens, _)| tokens).sum()
+    }
+
+    /// When the first of those that are valid expires.
+    pub fn expires(&self, now: Mono) -> Option<Mono> {
+        self.held.iter().map(|(_, until)| *until).find(|until| now < *until)
+    }
+
+    /// Uses one, if there is one.
+    pub fn use_one(&mut self, now: Mono) -> bool {
+        let Some((tokens, _)) = self.held.iter_mut().find(|(_, until)| now < *until) else {
+            return false;
+        };
+        *tokens -= 1;
+        self.held.retain(|(tokens, _)| *tokens > 0);
+        true
+    }
+
+    /// How many to ask for, if so many messages could go. Not answered: asked again.
+    pub fn ask(&mut self, wanted: u32, now: Mono) -> Option<u32> {
+        let missing = wanted.saturating_sub(self.free(now));
+        let is_asked = self.asked.is_some_and(|asked| now < asked.plus_ms(TOKEN_ASK_MS));
+        if missing == 0 || is_asked {
+            return None;
+        }
+        self.asked = Some(now);
+        Some(missing)
+    }
+
+    /// The answer. None were left: `ask` waits all the same.
+    pub fn on_allow(&mut self, tokens: u32, until: Mono) {
+        if tokens > 0 {
+            self.asked = None;
+            self.held.push_back((tokens, until));
+        }
+    }
+
+    /// Tokens to give back: all that have expired, and the others too if no mail waits.
+    pub fn unused(&mut self, waiting: usize, now: Mono) -> Vec<(u32, Mono)> {
+        let (kept, unused) =
+            self.held.drain(..).partition(|(_, until)| waiting > 0 && now < *until);
+        self.held = kept;
+        unused.into()
+    }
+
+    /// What the lead of the limit is told: tokens that are not used, and how many are wanted.
+    pub fn frames(
+        &mut self,
+        queued: u32,
+        (limit, from): (u64, ShardId),
+        now: Mono,
+    ) -> impl Iterator<Item = Frame> + use<> {
+        let unused = self.unused(queued as usize, now).into_iter();
+        let unused = unused.map(move |(tokens, until)| Frame::Unused { limit, tokens, until });
+        let asked = self.ask(queued, now);
+        unused.chain(asked.map(move |tokens| Frame::Ask { limit, from, tokens }))
+    }
+}

@@ -134,7 +134,7 @@ impl Capacity {
         (connection.generation == conn.generation).then_some(connection)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.connections.len()
     }
 

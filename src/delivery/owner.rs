@@ -278,7 +278,7 @@ impl Owner {
 
     /// Connections that are open or being opened.
     pub fn connections(&self) -> usize {
-        self.capacity.len()
+        self.capacity.count()
     }
 
     /// When something may have to be done without an event.

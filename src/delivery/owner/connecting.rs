@@ -187,7 +187,7 @@ impl Owner {
         let Some(waiting) = self.capacity.waiting() else { return false };
         // Not only this shard's part of the gate: on many cores that is less than one destination
         // needs, while other shards leave theirs unused.
-        let own = self.capacity.len().max(self.gate.max() as usize / self.shards.max(1));
+        let own = self.capacity.count().max(self.gate.max() as usize / self.shards.max(1));
         let fair = (own / self.active.max(1)).max(1);
         destination.counts.live() as usize > fair
             || waiting == Claim::First && taken >= TURN_MESSAGES

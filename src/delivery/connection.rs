@@ -125,11 +125,6 @@ pub async fn run<P: Port>(
             port.owner(|owner, now| owner.refuse(conn, now, looped));
             return seat.ended(&only(LinkEnd::Closed));
         }
-        // What one domain demands says nothing of the others at these hosts: only its own mail waits.
-        Err(no_link) if no_link.kind == FailureKind::Tls => {
-            port.owner(|owner, now| owner.refuse(conn, now, |_| unreached(&no_link)));
-            return seat.ended(&only(LinkEnd::Closed));
-        }
         Err(no_link) => {
             if matches!(no_link.kind, FailureKind::Ours(_)) {
                 station.observed.metrics.delivery_resource_waits_total.add(1);
@@ -215,20 +210,17 @@ fn not_opened_again<P: Port>(seat: &mut Seat<P>, no_link: NoLink, is_lacking: bo
     let what = match (no_link.barred, no_link.kind) {
         (Some(address), _) => looped(seat.job(), &no_link.host, address),
         (None, FailureKind::Ours(limit)) => What::Returned(Returned::OurLimit(limit)),
-        (None, _) => unreached(&no_link),
+        (None, _) => {
+            let answer = answer_to(no_link.kind, &no_link.text);
+            What::Unreached { answer, host: no_link.host.clone(), not_before: Mono::ZERO }
+        }
     };
-    if is_lacking || no_link.barred.is_some() || no_link.kind == FailureKind::Tls {
-        // Other mail can still be sent to a host that lacks something, or by another way of TLS.
+    if is_lacking || no_link.barred.is_some() {
+        // Other mail can still be sent to a host that lacks something.
         end.link = LinkEnd::Closed;
     }
     seat.ended(&end);
     seat.answer(what, None);
-}
-
-/// Mail for which no host could be reached as it demands.
-fn unreached(no_link: &NoLink) -> What {
-    let answer = answer_to(no_link.kind, &no_link.text);
-    What::Unreached { answer, host: no_link.host.clone(), not_before: Mono::ZERO }
 }
 
 /// An idle connection that had been ended before this mail was said. One whose peer is silent is

@@ -72,6 +72,8 @@ pub use rate::Rate;
 
 /// Messages after which a connection gives way to a class that has none.
 const CLASS_TURN_MESSAGES: u32 = 10;
+/// Classes without jobs that are remembered for what was unmet.
+const CLASSES_REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub struct Destination {
@@ -84,6 +86,8 @@ pub struct Destination {
     by_key: HashMap<ClassKey, u32>,
     /// Of the last job: most jobs come with the same hop.
     latest: Option<u32>,
+    /// The number of the last job taken.
+    turn: u64,
     outlets: Vec<Outlet>,
     by_source: HashMap<Option<Box<str>>, u32>,
     standing: Standing,
@@ -115,6 +119,7 @@ impl Destination {
             classes: Slab::new(),
             by_key: HashMap::new(),
             latest: None,
+            turn: 0,
             outlets: Vec::new(),
             by_source: HashMap::new(),
             standing: Standing::default(),
@@ -187,7 +192,9 @@ impl Destination {
         delivery: Box<Delivery>,
         (sources, now): (&SourceTable, Mono),
     ) -> Result<Slot, Box<Delivery>> {
-        if self.rests(delivery.hop.pool.as_deref(), sources, now) {
+        if self.rests(delivery.hop.pool.as_deref(), sources, now)
+            || self.unmet(&delivery.hop, now).is_some()
+        {
             return Err(delivery);
         }
         let connection = self.class_of(&delivery.hop);
@@ -228,6 +235,8 @@ impl Destination {
         }
         let taken = self.queue.take(link.class)?;
         self.rate.count(now);
+        self.turn += 1;
+        self.classes[link.class.0 as usize].served = self.turn;
         Some(taken.job)
     }
 
@@ -260,8 +269,10 @@ impl Destination {
     /// Whether health lets this connection be used.
     fn is_fit(&self, link: &Link, now: Mono) -> bool {
         let outlet = &self.outlets[link.outlet as usize];
+        let class = &self.classes[link.class.0 as usize];
         self.standing.admits(link.roles.destination)
             && outlet.standing.admits(link.roles.outlet)
+            && class.standing.admits(link.roles.class)
             && now >= outlet.suspended_until
     }
 
@@ -273,7 +284,7 @@ impl Destination {
     /// Whether mail waits for which an idle connection should be woken now.
     pub fn wakes_any(&mut self, now: Mono) -> bool {
         !self.is_resting(now)
-            && self.uncovered().next().is_some()
+            && self.uncovered(now).next().is_some()
             && self.rate.free(now) as usize > self.counts.coming()
     }
 
@@ -281,6 +292,11 @@ impl Destination {
     /// makes room.
     pub fn wakes(&self, class: ConnectionClass) -> bool {
         self.queue.ready(class) > self.class_coming(class)
+    }
+
+    /// Whether this class has an idle connection, or may get one.
+    pub fn may_serve(&mut self, class: ConnectionClass, now: Mono) -> bool {
+        self.classes[class.0 as usize].counts.idle > 0 || self.wants_connection(now)
     }
 
     /// Whether jobs wait that this connection could carry.
@@ -303,8 +319,8 @@ impl Destination {
                 class
             }
             None => {
-                let (hop, counts) = (Arc::clone(hop), Counts::default());
-                let class = self.classes.insert(LinkClass { key: key.clone(), hop, counts }) as u32;
+                let class = LinkClass::new(key.clone(), Arc::clone(hop));
+                let class = self.classes.insert(class) as u32;
                 self.by_key.insert(key, class);
                 class
             }
@@ -321,7 +337,11 @@ impl Destination {
     fn forget_class(&mut self, class: Option<ConnectionClass>) {
         let Some(class) = class else { return };
         let known = self.classes.get(class.0 as usize);
-        let is_unused = known.is_some_and(|one| one.counts == Counts::default());
+        // One that has failed is remembered as long as the destination, unless there are many.
+        let is_unused = known.is_some_and(|one| {
+            one.counts == Counts::default()
+                && (one.unmet.is_none() || self.classes.len() > CLASSES_REMEMBERED)
+        });
         if is_unused && !self.queue.has_jobs(class) {
             let class = self.classes.remove(class.0 as usize);
             self.by_key.remove(&class.key);
@@ -337,11 +357,33 @@ impl Destination {
         self.classes.get(class.0 as usize).map_or(0, |class| class.counts.coming())
     }
 
-    /// The classes with more jobs than connections that come for them.
-    fn uncovered(&self) -> impl Iterator<Item = ConnectionClass> {
+    /// The classes with more jobs than connections that come for them, but those that wait after TLS
+    /// has failed.
+    fn uncovered(&self, now: Mono) -> impl Iterator<Item = ConnectionClass> {
+        let opens = move |class: ConnectionClass| {
+            let class = self.classes.get(class.0 as usize);
+            class.and_then(LinkClass::opens_at).is_some_and(|at| at <= now)
+        };
         let classes = self.queue.ready_by_class();
         let uncovered = classes.filter(|(class, ready)| *ready > self.class_coming(*class));
-        uncovered.map(|(class, _)| class)
+        uncovered.map(|(class, _)| class).filter(move |class| opens(*class))
+    }
+
+    /// The class whose turn it is, where the rate does not suffice for one job of each: the one that
+    /// has waited longest.
+    pub fn next_turn(&mut self, now: Mono) -> Option<ConnectionClass> {
+        let left = (self.rate.free(now) as usize).saturating_sub(self.counts.coming());
+        let served = |class: &ConnectionClass| self.classes[class.0 as usize].served;
+        let classes = self.uncovered(now).count();
+        self.uncovered(now).min_by_key(served).filter(|_| left < classes)
+    }
+
+    /// What TLS has to be there that is not, for mail by this hop: until when none of it is tried.
+    pub fn unmet(&self, hop: &Hop, now: Mono) -> Option<(Mono, Arc<Answer>, Box<str>)> {
+        let class = &self.classes[self.find_class(hop)?.0 as usize];
+        let until = class.standing.rests(now)?;
+        let (answer, host) = class.unmet.clone()?;
+        Some((until, answer, host))
     }
 
     fn size(&self, now: Mono) -> u32 {
@@ -365,10 +407,15 @@ impl Destination {
         let is_full = live >= window
             || outlet.live >= outlet.limit(now)
             || self.counts.all() >= self.limit() && self.counts.closing == 0;
-        let own = &self.classes[link.class.0 as usize].counts;
-        is_full
-            && (taken >= CLASS_TURN_MESSAGES && own.live() > 1 || !self.has_mail(link))
-            && self.uncovered().any(|class| class != link.class)
+        if !is_full {
+            return false;
+        }
+        let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
+        let is_over = taken >= CLASS_TURN_MESSAGES;
+        let gives_way = |class| live(link.class) > 1 || live(class) == 0;
+        self.uncovered(now).any(|class| {
+            class != link.class && (is_over && gives_way(class) || !self.has_mail(link))
+        })
     }
 
     /// The one place that counts connections. `None`: it is new, or gone.

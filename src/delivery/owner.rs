@@ -341,6 +341,7 @@ impl Owner {
                     self.touched.insert(index);
                 }
             }
+            Err(delivery) if self.answer_unmet(index, &delivery, now) => {}
             Err(delivery) => {
                 self.return_job(delivery, Returned::NoPlaces);
                 // It has not heard yet that it has no places, or had none to hear of.

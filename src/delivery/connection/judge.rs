@@ -186,6 +186,9 @@ pub(super) const fn only(link: LinkEnd) -> Ended {
 pub(super) fn link_end(kind: FailureKind, answer: Answer, host: &str) -> LinkEnd {
     let blame = match kind {
         FailureKind::Ours(limit) => return LinkEnd::OurLimit(limit),
+        FailureKind::Tls => {
+            return LinkEnd::Unmet { answer: Arc::new(answer), host: host.into() };
+        }
         FailureKind::Refused | FailureKind::WayOut => Blame::Source,
         _ => Blame::Destination,
     };

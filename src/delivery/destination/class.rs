@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::base::Mono;
 use crate::delivery::destination::connection::Counts;
+use crate::delivery::health::Health;
+use crate::delivery::health::Standing;
+use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frame::HostNames;
 use crate::net::StsPolicy;
@@ -48,4 +52,36 @@ pub(super) struct LinkClass {
     pub(super) key: ClassKey,
     pub(super) hop: Arc<Hop>,
     pub(super) counts: Counts,
+    /// Whether hosts meet what its mail demands of TLS.
+    pub(super) standing: Standing,
+    /// No connection is opened before.
+    pub(super) hold_until: Mono,
+    /// What was unmet the last time, and at which host.
+    pub(super) unmet: Option<(Arc<Answer>, Box<str>)>,
+    /// The turn of the destination in which it got its last job.
+    pub(super) served: u64,
+}
+
+impl LinkClass {
+    pub(super) fn new(key: ClassKey, hop: Arc<Hop>) -> LinkClass {
+        LinkClass {
+            key,
+            hop,
+            counts: Counts::default(),
+            standing: Standing::default(),
+            hold_until: Mono::ZERO,
+            unmet: None,
+            served: 0,
+        }
+    }
+
+    /// When a connection of it may be opened or used, as far as time decides that; `None`: when its
+    /// probe has ended.
+    pub(super) fn opens_at(&self) -> Option<Mono> {
+        match self.standing.health {
+            Health::Working => Some(self.hold_until),
+            Health::BackingOff { until, .. } => Some(until),
+            Health::Probing { .. } => None,
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub enum LinkEnd {
     Closed,
     /// Never opened, or broken.
     Failed(Failure),
+    /// No host meets what this kind of mail demands of TLS. Says nothing of other mail to them.
+    Unmet { answer: Arc<Answer>, host: Box<str> },
     /// Never opened or broken for what this server lacks.
     OurLimit(OurLimit),
 }
@@ -104,15 +106,17 @@ impl Counts {
     }
 }
 
-/// What a connection is for its destination and for its source.
+/// What a connection is for its destination, its source and its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roles {
     pub destination: Role,
     pub outlet: Role,
+    pub class: Role,
 }
 
 impl Roles {
-    pub const PLAIN: Roles = Roles { destination: Role::Plain, outlet: Role::Plain };
+    pub const PLAIN: Roles =
+        Roles { destination: Role::Plain, outlet: Role::Plain, class: Role::Plain };
 
     pub fn is_probe(self) -> bool {
         self != Roles::PLAIN

@@ -42,6 +42,9 @@ impl Destination {
     }
 
     fn succeed(&mut self, link: &Link) {
+        let class = &mut self.classes[link.class.0 as usize];
+        class.standing.succeed();
+        (class.hold_until, class.unmet) = (Mono::ZERO, None);
         self.connects_failed = 0;
         self.hold_until = Mono::ZERO;
         self.lack = None;
@@ -134,14 +137,13 @@ impl Destination {
 
     /// Whether a backoff begins.
     fn link_ended(&mut self, link: &Link, end: &End, now: Mono, random: &mut Random) -> bool {
-        let (destination, outlet) = (&mut self.standing, &mut self.outlets[link.outlet as usize]);
         match &end.link {
             LinkEnd::Kept => false,
             LinkEnd::Closed => {
-                destination.on_probe_gone(link.roles.destination, now);
-                outlet.standing.on_probe_gone(link.roles.outlet, now);
+                self.probe_gone(link, now);
                 false
             }
+            LinkEnd::Unmet { answer, host } => self.note_unmet(link, (answer, host), now, random),
             LinkEnd::OurLimit(limit) => {
                 let before_ms =
                     self.lack.filter(|(lack, _)| lack == limit).map_or(0, |lack| lack.1);
@@ -149,8 +151,7 @@ impl Destination {
                 self.lack = Some((*limit, pause_ms));
                 let until = now.plus_ms(pause_ms);
                 self.hold_until = self.hold_until.max(until);
-                destination.on_probe_gone(link.roles.destination, until);
-                outlet.standing.on_probe_gone(link.roles.outlet, until);
+                self.probe_gone(link, until);
                 false
             }
             LinkEnd::Failed(failure) => {
@@ -160,20 +161,46 @@ impl Destination {
         }
     }
 
+    /// A connection that may have been a probe is gone without having found out anything.
+    fn probe_gone(&mut self, link: &Link, next: Mono) {
+        let (outlet, class) = (link.outlet as usize, link.class.0 as usize);
+        self.standing.on_probe_gone(link.roles.destination, next);
+        self.outlets[outlet].standing.on_probe_gone(link.roles.outlet, next);
+        self.classes[class].standing.on_probe_gone(link.roles.class, next);
+    }
+
+    /// The hosts do not meet what the mail of this class demands. Only such mail waits.
+    fn note_unmet(
+        &mut self,
+        link: &Link,
+        (answer, host): (&Arc<Answer>, &str),
+        now: Mono,
+        random: &mut Random,
+    ) -> bool {
+        self.note(answer, host);
+        self.counters.failures += 1;
+        let terms = self.back_off();
+        let class = &mut self.classes[link.class.0 as usize];
+        class.unmet = Some((Arc::clone(answer), host.into()));
+        class.hold_until = hold(&class.standing, now);
+        let begins = class.standing.fail(link.roles.class, &terms, now, random);
+        // As a probe of the others it has found out nothing.
+        let plain = Roles { class: Role::Plain, ..link.roles };
+        self.probe_gone(&Link { roles: plain, ..*link }, now);
+        begins
+    }
+
     fn fail(&mut self, link: &Link, failure: &Failure, now: Mono, random: &mut Random) -> bool {
         self.note(&failure.answer, &failure.host);
         self.counters.failures += 1;
         self.lack = None;
         let terms = self.back_off();
-        let hold = |standing: &Standing| {
-            let hold_ms = CONNECT_HOLD_FIRST_MS << standing.failures().min(16);
-            now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS))
-        };
-        let Roles { destination: role, outlet: outlet_role } = link.roles;
+        let Roles { destination: role, outlet: outlet_role, class: class_role } = link.roles;
+        self.classes[link.class.0 as usize].standing.on_probe_gone(class_role, now);
         let outlet = &mut self.outlets[link.outlet as usize];
         match failure.blame {
             Blame::Source => {
-                outlet.quiet_until = outlet.quiet_until.max(hold(&outlet.standing));
+                outlet.quiet_until = outlet.quiet_until.max(hold(&outlet.standing, now));
                 outlet.window.shrink_to(outlet.window.size / 2);
                 // The destination was reached, or nothing was found out about it.
                 self.standing.on_probe_gone(role, now);
@@ -183,7 +210,7 @@ impl Destination {
                 outlet.standing.on_probe_gone(outlet_role, now);
                 if self.standing.is_working() {
                     self.window.shrink_to(self.window.size / 2);
-                    self.hold_until = self.hold_until.max(hold(&self.standing));
+                    self.hold_until = self.hold_until.max(hold(&self.standing, now));
                 }
                 self.standing.fail(role, &terms, now, random)
             }
@@ -203,7 +230,8 @@ impl Destination {
         self.last_host = host.into();
     }
 
-    /// The jobs for which no connection may be opened for longer than a moment.
+    /// The jobs for which no connection may be opened for longer than a moment: of all classes, of those
+    /// whose sources rest, or of those for which TLS has failed.
     fn drain_resting(&mut self, sources: &SourceTable, now: Mono) -> Vec<SentBack> {
         if self.is_resting(now) || self.standing.rests(now).is_some() {
             return self.drain();
@@ -212,8 +240,8 @@ impl Destination {
         let ready: Vec<ConnectionClass> =
             self.queue.ready_by_class().map(|(class, _)| class).collect();
         for class in ready {
-            let pool = self.classes[class.0 as usize].hop.pool.clone();
-            if !self.rests(pool.as_deref(), sources, now) {
+            let LinkClass { hop, standing, .. } = &self.classes[class.0 as usize];
+            if standing.rests(now).is_none() && !self.rests(hop.pool.as_deref(), sources, now) {
                 continue;
             }
             while let Some(taken) = self.queue.take(class) {
@@ -225,4 +253,10 @@ impl Destination {
         }
         drained
     }
+}
+
+/// Until when nothing is opened after a failure that does not begin a backoff.
+fn hold(standing: &Standing, now: Mono) -> Mono {
+    let hold_ms = CONNECT_HOLD_FIRST_MS << standing.failures().min(16);
+    now.plus_ms(hold_ms.min(CONNECT_HOLD_MAX_MS))
 }

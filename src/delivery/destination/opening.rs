@@ -17,7 +17,7 @@ impl Destination {
         };
         is_open
             && self.rate.free(now) as usize > self.counts.coming()
-            && self.uncovered().next().is_some()
+            && self.uncovered(now).next().is_some()
     }
 
     /// The connection to open now.
@@ -35,6 +35,7 @@ impl Destination {
         let roles = Roles {
             destination: self.standing.on_open(),
             outlet: self.outlets[outlet as usize].standing.on_open(),
+            class: self.classes[class.0 as usize].standing.on_open(),
         };
         if roles.destination == Role::Probe {
             // What failed before the backoff was for jobs that are not in line any more.
@@ -44,15 +45,20 @@ impl Destination {
         Some(Opening { class, outlet, roles, hop, source })
     }
 
-    /// Of the classes that need a connection and have a source for it the one with the fewest.
+    /// Of the classes that need a connection and have a source for it the one with the fewest, and of
+    /// these the one that has waited longest for a job.
     fn pick_class(
         &mut self,
         sources: &SourceTable,
         now: Mono,
         random: &mut Random,
     ) -> Option<(ConnectionClass, u32)> {
-        let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
-        let mut classes: Vec<_> = self.uncovered().map(|class| (live(class), class)).collect();
+        let order = |class: ConnectionClass| {
+            let LinkClass { counts, served, .. } = &self.classes[class.0 as usize];
+            (counts.live(), *served)
+        };
+        let classes = self.uncovered(now).map(|class| (order(class), class));
+        let mut classes: Vec<_> = classes.collect();
         classes.sort_unstable();
         let mut blocked: Vec<Option<Box<str>>> = Vec::new();
         for (_, class) in classes {

@@ -24,6 +24,11 @@ impl Destination {
             outlet.opens_at(now).into_iter().for_each(&mut later);
             outlet.slowed.into_iter().for_each(|(until, _)| later(until));
         }
+        for (index, class) in &self.classes {
+            if self.queue.has_jobs(ConnectionClass(index as u32)) {
+                class.opens_at().into_iter().for_each(&mut later);
+            }
+        }
         self.rate.frees_at(now).into_iter().for_each(&mut later);
         next
     }
@@ -85,6 +90,7 @@ impl Destination {
         };
         later(&self.standing);
         self.outlets.iter().for_each(|outlet| later(&outlet.standing));
+        self.classes.iter().for_each(|(_, class)| later(&class.standing));
         for outlet in &self.outlets {
             until = until.max(outlet.quiet_until).max(outlet.suspended_until);
         }

@@ -61,6 +61,10 @@ impl Owner {
         for SentBack { delivery, was_tried } in back {
             let entry = &mut self.entries[index as usize];
             entry.destination.counters.returned += 1;
+            if self.answer_unmet(index, &delivery, now) {
+                continue;
+            }
+            let entry = &mut self.entries[index as usize];
             let pool = delivery.hop.pool.as_deref();
             let state = entry.destination.state(pool, &self.policy.sources, now);
             match state.last.filter(|_| was_tried) {
@@ -73,6 +77,17 @@ impl Owner {
             }
         }
         self.grant(index, now);
+    }
+
+    /// Answers a job for which TLS has failed so often that none of its kind is tried for a time.
+    pub(super) fn answer_unmet(&mut self, index: u32, delivery: &Delivery, now: Mono) -> bool {
+        let destination = &self.entries[index as usize].destination;
+        let Some((not_before, answer, host)) = destination.unmet(&delivery.hop, now) else {
+            return false;
+        };
+        let answer = (*answer).clone();
+        self.settle(delivery, What::Unreached { answer, host, not_before });
+        true
     }
 
     /// Empties the queue of a destination.

@@ -118,7 +118,7 @@ impl Owner {
                     self.touched.insert(index);
                 }
             }
-            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::OurLimit(_) => {
+            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::Unmet { .. } | LinkEnd::OurLimit(_) => {
                 self.forget_connection(conn);
                 self.touched.insert(index);
             }
@@ -247,7 +247,13 @@ impl Owner {
             place -= 1;
             let conn = self.entries[index as usize].idle[place];
             let Some(class) = self.capacity.get(conn).map(|one| one.link.class) else { continue };
-            if self.entries[index as usize].destination.wakes(class) {
+            let destination = &mut self.entries[index as usize].destination;
+            // A connection is opened for the class whose turn it is, if there is room for one.
+            let turn = destination.next_turn(now);
+            if turn.is_some_and(|turn| turn != class && destination.may_serve(turn, now)) {
+                continue;
+            }
+            if destination.wakes(class) {
                 self.set_stage(conn, Stage::Asking);
                 self.effects.push(OwnerEffect::Wake { conn });
             }

@@ -43,6 +43,7 @@ use crate::route::source::SourceTable;
 use crate::wire::classify::Cause;
 use crate::wire::smtp::transaction::BodyType;
 
+mod classes;
 mod random;
 mod stripes;
 

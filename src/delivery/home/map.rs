@@ -104,6 +104,7 @@ impl Home {
     pub(super) fn count(&mut self, state: &State, by: isize) {
         let count = match state {
             State::Reading => &mut self.claims,
+            State::Resolving(Lookup::Queued) => &mut self.queued,
             State::Resolving(lookup) => {
                 if matches!(lookup, Lookup::UnderWay) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);

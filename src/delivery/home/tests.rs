@@ -254,7 +254,7 @@ impl Rig {
             | HomeEffect::ReadBacklog { .. }
             | HomeEffect::FindFlows { .. } => None,
             HomeEffect::Read { .. } => Some("read"),
-            HomeEffect::Resolve(_) => Some("resolve"),
+            HomeEffect::Resolve(_) | HomeEffect::LookUp(_) => Some("resolve"),
             HomeEffect::FindNumbers { .. } => Some("numbers"),
             HomeEffect::Send { frame: Frame::Deliver(_), .. } => Some("deliver"),
             HomeEffect::Send { frame: Frame::Recall { .. }, .. } => Some("recall"),
@@ -757,4 +757,65 @@ fn the_end_of_a_refile_pass_is_stored_once() {
     home.on(HomeEvent::Tick, now, &mut effects);
     let ends = effects.iter().filter(|effect| matches!(effect, HomeEffect::Refiled)).count();
     assert_eq!(ends, 1, "{effects:?}");
+}
+
+impl Rig {
+    /// A fresh message to one recipient; its route is not known.
+    fn unknown(&mut self, number: u64) -> JobRef {
+        let job = self.fresh(number);
+        self.home.on(HomeEvent::Unknown { job }, self.now, &mut self.effects);
+        job
+    }
+
+    fn fresh(&mut self, number: u64) -> JobRef {
+        let id = MessageId::from_u64(KEY.0.as_u64() + (number << 20));
+        let due = self.now.schedule;
+        let fresh = HomeEvent::Fresh { mail: mail(id, 1), recipients: 1, due };
+        self.home.on(fresh, self.now, &mut self.effects);
+        self.home.reference((id, 0))
+    }
+}
+
+#[test]
+fn mail_whose_route_is_known_passes_mail_that_waits_for_a_lookup() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    let jobs: Vec<JobRef> =
+        (0..LOOKUPS_WAITING_MAX as u64).map(|number| rig.unknown(number)).collect();
+    rig.home.check();
+    let looked_up = rig.effects.iter().filter(|effect| matches!(effect, HomeEffect::LookUp(_)));
+    assert_eq!(looked_up.count(), LOOKUPS_MAX);
+    // One more stays on disk, where its cursor finds it later.
+    let surplus = rig.unknown(jobs.len() as u64);
+    assert!(rig.home.job(surplus.key).is_none());
+    assert!(rig.home.covers(Row::Due(DueKey { at_ms: START_MS, job: surplus.key })));
+    assert!(!rig.home.may_claim());
+    // One with a known route is sent at once.
+    let job = rig.fresh(jobs.len() as u64 + 1);
+    let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+    rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+    assert_eq!(rig.wanted(), "deliver");
+    // Those that wait for long make room for others, and are due later.
+    rig.now = now_at(LOOKUP_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    let aside = |effect: &HomeEffect| match effect {
+        HomeEffect::Write(write) => match &write.next {
+            Next::Again(image) => Some((image.schedule.due_ms, image.attempts)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let aside: Vec<(u64, u32)> = rig.effects.iter().filter_map(aside).collect();
+    let due_ms = rig.now.schedule.plus(LOOKUP_PAUSE).as_ms();
+    assert_eq!(aside, [(due_ms, 0)], "as many as keep others out");
+    assert!(rig.home.may_claim());
+}
+
+#[test]
+fn mail_that_keeps_nobody_out_waits_for_a_lookup_in_memory() {
+    let mut rig = Rig::new();
+    let jobs: Vec<JobRef> = (0..100).map(|number| rig.unknown(number)).collect();
+    rig.now = now_at(2 * LOOKUP_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    assert!(!rig.effects.iter().any(|effect| matches!(effect, HomeEffect::Write(_))));
+    assert!(jobs.iter().all(|job| rig.home.job(job.key).is_some_and(Job::is_resolving)));
 }

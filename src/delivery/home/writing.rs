@@ -136,6 +136,7 @@ impl Home {
             State::Resolving(Lookup::Later { at, .. }) if *at <= self.now.mono => {
                 self.begin_lookup(job);
             }
+            State::Resolving(Lookup::Queued) => self.on_patience(job),
             State::Writing(Writing::Change(write)) => {
                 let write = Arc::clone(write);
                 self.effects.push(HomeEffect::Write(write));
@@ -150,7 +151,7 @@ impl Home {
         let Some(known) = self.same(job) else { return };
         match &known.state {
             State::Reading => self.set_timer(FAULT_WAIT, Timer::Again(job)),
-            State::Resolving(Lookup::UnderWay) => self.later(job, FAULT_WAIT, None),
+            State::Resolving(Lookup::Asked | Lookup::UnderWay) => self.later(job, FAULT_WAIT, None),
             State::Resolving(Lookup::Numbers { .. }) => {
                 self.later(job, FAULT_WAIT, None);
                 self.end_turn(job.key.0);

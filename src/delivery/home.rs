@@ -183,6 +183,8 @@ struct Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Again(JobRef),
+    /// The patience of a job that waits for a lookup.
+    Lookup(JobRef),
     Target(u64),
     /// Flows that found no memory.
     Starved,

@@ -195,13 +195,17 @@ impl Home {
         }
         self.advance(job.key, State::Resolving(Lookup::Queued));
         self.lookups.push_back(job);
-        self.set_timer(LOOKUP_PATIENCE, Timer::Again(job));
+        self.set_timer(LOOKUP_PATIENCE, Timer::Lookup(job));
     }
 
-    /// A job has waited long for a lookup.
+    /// A job that waits for a lookup still has waited for long.
     pub(super) fn on_patience(&mut self, job: JobRef) {
+        let known = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation);
+        if !known.is_some_and(|known| matches!(known.state, State::Resolving(Lookup::Queued))) {
+            return;
+        }
         if !self.is_crowded() {
-            return self.set_timer(LOOKUP_PATIENCE, Timer::Again(job));
+            return self.set_timer(LOOKUP_PATIENCE, Timer::Lookup(job));
         }
         let due = self.now.schedule.plus(LOOKUP_PAUSE);
         let write = self.context(job.key, None).put_aside(&self.jobs[&job.key], due);

@@ -61,6 +61,7 @@ impl Home {
     fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Again(job) => self.again(job),
+            Timer::Lookup(job) => self.on_patience(job),
             Timer::Target(target) => self.look_after(target),
             Timer::Flow(flow) => self.flows.list(flow),
             Timer::Starved => {

@@ -136,7 +136,6 @@ impl Home {
             State::Resolving(Lookup::Later { at, .. }) if *at <= self.now.mono => {
                 self.begin_lookup(job);
             }
-            State::Resolving(Lookup::Queued) => self.on_patience(job),
             State::Writing(Writing::Change(write)) => {
                 let write = Arc::clone(write);
                 self.effects.push(HomeEffect::Write(write));

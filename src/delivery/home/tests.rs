@@ -819,3 +819,17 @@ fn mail_that_keeps_nobody_out_waits_for_a_lookup_in_memory() {
     assert!(!rig.effects.iter().any(|effect| matches!(effect, HomeEffect::Write(_))));
     assert!(jobs.iter().all(|job| rig.home.job(job.key).is_some_and(Job::is_resolving)));
 }
+
+#[test]
+fn a_reload_sends_mail_of_tenants_whose_rate_was_used_up() {
+    let mut rig = Rig::in_state("out");
+    let until = rig.now.mono.plus_ms(HOUR_MS);
+    rig.on(rig.settle(What::Returned(Returned::TenantRate { until })));
+    rig.on(rig.grant(10));
+    assert_eq!((rig.state(), &*rig.wanted()), ("waiting", ""));
+    rig.on(HomeEvent::Reload { policy: policy(2), refile: false });
+    assert_eq!((rig.state(), &*rig.wanted()), ("resolving", "resolve"));
+    let resolved = Resolved::One(Resolution::Hop(route(TARGET, 2, rig.now)));
+    rig.on(HomeEvent::Resolved { job: rig.job, generation: 2, resolved });
+    assert_eq!((rig.state(), &*rig.wanted()), ("out", "deliver"));
+}

@@ -88,7 +88,6 @@ impl Home {
     /// Jobs that were resolved under the old policy are resolved again: at their turn, or at once if
     /// their routes may be others.
     pub(super) fn reload(&mut self, policy: HomePolicy, refile: bool) {
-        let is_enabled = policy.enabled && !self.policy.enabled;
         self.policy = policy;
         // Rates of tenants may be higher now: their jobs are sent again, to find out.
         for target in self.targets.values_mut() {
@@ -107,10 +106,8 @@ impl Home {
             self.refiling.left = all.collect();
             self.refiling.known.clear();
         }
-        if is_enabled {
-            let targets: Vec<u64> = self.targets.keys().copied().collect();
-            targets.into_iter().for_each(|target| self.pump(target));
-        }
+        let targets: Vec<u64> = self.targets.keys().copied().collect();
+        targets.into_iter().for_each(|target| self.pump(target));
     }
 
     pub(super) fn drain(&mut self) {

@@ -254,6 +254,11 @@ impl Home {
             Resolved::Parts(parts) => return self.begin_split(job, parts),
             Resolved::One(one) => one,
         };
+        if let Resolution::Deferred(_, life) | Resolution::Postponed(_, _, life) = &one
+            && self.outlasts(job.key, life)
+        {
+            return self.fall_back(job);
+        }
         let known = &self.jobs[&job.key];
         let (ended, life) = match one {
             Resolution::Hop(route) => return self.on_route(job, route),
@@ -307,9 +312,7 @@ impl Home {
         let is_refiled = known.head.need == Need::Refile;
         known.route = Some(route);
         if self.falls_back(job.key) {
-            let known = self.jobs.get_mut(&job.key).expect("it is being resolved");
-            known.head.falls_back = true;
-            return self.begin_lookup(job);
+            return self.fall_back(job);
         }
         if let Some(flow) = filed.filter(|flow| *flow != key && !is_refiled) {
             self.refile_flow(flow);

@@ -833,3 +833,36 @@ fn a_reload_sends_mail_of_tenants_whose_rate_was_used_up() {
     rig.on(HomeEvent::Resolved { job: rig.job, generation: 2, resolved });
     assert_eq!((rig.state(), &*rig.wanted()), ("out", "deliver"));
 }
+
+#[test]
+fn mail_whose_route_has_had_no_servers_for_so_long_goes_to_the_fallback_relay() {
+    let life = Life { fallback_after: Some(Duration::from_millis(HOUR_MS)), ..life() };
+    let answer = || Answer::ours(Cause::DnsFailed, "no answer");
+    let faults: [fn(Answer, Life) -> Resolution; 2] = [
+        |answer, life| Resolution::Deferred(answer, life),
+        |answer, life| Resolution::Postponed(answer, Duration::from_secs(1), life),
+    ];
+    for fault in faults {
+        // Attempts, age, and whether the fallback relay is asked.
+        for (attempts, age_ms, is_asked) in
+            [(0, 2 * HOUR_MS, false), (1, HOUR_MS - 1, false), (1, HOUR_MS, true)]
+        {
+            let mut rig = Rig::new();
+            rig.home.tell(row_due(now_at(0)));
+            rig.wait_until(age_ms);
+            rig.on(HomeEvent::Tick);
+            rig.on(rig.met());
+            let image = JobImage { attempts, ..image(START_MS) };
+            rig.on(rig.read(Found::Job { mail: mail(KEY.0, 3), image }));
+            rig.on(rig.resolved(fault(answer(), life)));
+            let state = if is_asked { "resolving" } else { "writing" };
+            let found = (rig.state(), rig.asks_for_fallback());
+            assert_eq!(found, (state, is_asked), "{attempts} {age_ms}");
+            if is_asked {
+                // The fallback relay has none of its own.
+                rig.on(rig.resolved(fault(answer(), life)));
+                assert_eq!((rig.state(), &*rig.wanted()), ("writing", "again"));
+            }
+        }
+    }
+}

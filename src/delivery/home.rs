@@ -145,8 +145,10 @@ const CHECK_JOBS_MAX: usize = 1024;
 /// A lookup for which we lacked something is begun again after this time, doubled up to the second.
 const LACK_FIRST: Duration = Duration::from_millis(50);
 const LACK_MAX: Duration = Duration::from_secs(2);
-/// A destination without jobs is forgotten.
+/// A destination without jobs is forgotten, and sooner if there are many.
 const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
+const TARGETS_MANY: usize = 10_000;
+const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
 /// A step of the clock after which it is not trusted, and for how long.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);

@@ -866,3 +866,26 @@ fn mail_whose_route_has_had_no_servers_for_so_long_goes_to_the_fallback_relay() 
         }
     }
 }
+
+#[test]
+fn many_idle_destinations_are_forgotten_soon() {
+    for (targets, left) in [(TARGETS_MANY as u64, TARGETS_MANY), (TARGETS_MANY as u64 + 1, 0)] {
+        let mut rig = Rig::new();
+        for number in 0..targets {
+            let job = rig.fresh(number);
+            let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
+            let what = ends_of(&[0], End::Delivered);
+            for event in [
+                HomeEvent::Resolved { job, generation: 1, resolved },
+                HomeEvent::Settle(Outcome { job, what, unsettled: None }),
+                HomeEvent::Written { job, written: Written::Done },
+            ] {
+                rig.home.on(event, rig.now, &mut rig.effects);
+            }
+        }
+        assert_eq!((rig.home.jobs.len(), rig.home.targets.len()), (0, targets as usize));
+        rig.now = now_at(SWEEP_EVERY.max(TARGET_IDLE_CROWDED).as_millis() as u64);
+        rig.on(HomeEvent::Tick);
+        assert_eq!(rig.home.targets.len(), left);
+    }
+}

@@ -163,8 +163,12 @@ impl Home {
         if self.flows.begin_search() {
             self.start(self.refiling.is_whole);
         }
+        let patience = match self.targets.len() > TARGETS_MANY {
+            true => TARGET_IDLE_CROWDED,
+            false => TARGET_IDLE,
+        };
         let idle = |target: &Target| {
-            target.idle_since().is_some_and(|since| mono.since(since) >= TARGET_IDLE)
+            target.idle_since().is_some_and(|since| mono.since(since) >= patience)
         };
         self.targets.retain(|_, target| !idle(target));
     }

@@ -163,6 +163,9 @@ impl Home {
 
     /// All but one job of each flow leave memory.
     pub(super) fn file_queued(&mut self, id: u64) {
+        if !self.targets[&id].has_surplus() {
+            return;
+        }
         let mut kept = HashSet::new();
         let queued: Vec<JobRef> = self.targets[&id].queued().collect();
         for job in queued {

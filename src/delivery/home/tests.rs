@@ -889,3 +889,19 @@ fn many_idle_destinations_are_forgotten_soon() {
         assert_eq!(rig.home.targets.len(), left);
     }
 }
+
+#[test]
+fn fresh_mail_for_a_destination_without_places_is_filed_but_the_first_of_its_flow() {
+    let mut rig = Rig::in_state("waiting");
+    rig.on(rig.grant(0));
+    rig.now = now_at(ZERO_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    for number in 1..4 {
+        let job = rig.fresh(number);
+        let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+        rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+        assert_eq!(rig.home.job(job.key).map(Job::is_writing), Some(true), "{number}");
+        assert_eq!(rig.state(), "waiting");
+        assert!(!rig.home.target(TARGET).is_some_and(Target::has_surplus));
+    }
+}

@@ -99,6 +99,7 @@ use crate::queue::admin::operate::Operation;
 use crate::queue::record::job::Filed;
 use crate::queue::record::job::JobState;
 use crate::queue::record::job::Schedule;
+use crate::queue::record::key::BacklogKey;
 use crate::queue::record::key::DueKey;
 use crate::queue::record::key::FlowKey;
 use crate::queue::record::rows::Row;
@@ -311,9 +312,7 @@ impl Home {
                 self.on_backlog((partition, flow, pass), &rows, next_ms);
             }
             HomeEvent::Flows { partition, flows, is_end } => {
-                for row in &flows {
-                    self.flows.tell(partition, row.flow, row.due);
-                }
+                flows.iter().for_each(|row| self.tell_flow(partition, *row));
                 self.on_found(partition, flows.last().map(|row| row.flow), is_end);
             }
             HomeEvent::Unread(errand) => self.on_unread(errand),

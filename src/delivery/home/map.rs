@@ -144,12 +144,18 @@ impl Home {
                 }
             }
             Row::Backlog(row) => {
-                self.flows.tell(partition, row.flow, row.due);
+                self.tell_flow(partition, row);
                 self.flows.list(row.flow);
-                if self.flows.is_incomplete() {
-                    self.effects.push(HomeEffect::Log(Note::FlowsFull));
-                }
             }
+        }
+    }
+
+    /// Operators are told once when flows are no longer known in memory.
+    pub(super) fn tell_flow(&mut self, partition: PartitionId, row: BacklogKey) {
+        let was_incomplete = self.flows.is_incomplete();
+        self.flows.tell(partition, row.flow, row.due);
+        if !was_incomplete && self.flows.is_incomplete() {
+            self.effects.push(HomeEffect::Log(Note::FlowsFull));
         }
     }
 

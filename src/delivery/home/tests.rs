@@ -905,3 +905,18 @@ fn fresh_mail_for_a_destination_without_places_is_filed_but_the_first_of_its_flo
         assert!(!rig.home.target(TARGET).is_some_and(Target::has_surplus));
     }
 }
+
+#[test]
+fn operators_are_told_once_that_flows_are_full() {
+    let mut rig = Rig::new();
+    let partition = KEY.0.partition();
+    let due = DueKey { at_ms: START_MS + HOUR_MS, job: KEY };
+    for destination in 0..crate::delivery::schedule::FLOWS_MAX as u64 + 3 {
+        let flow = FlowKey { destination, ..FlowKey::FIRST };
+        rig.home.tell(Row::Backlog(BacklogKey { flow, due }));
+    }
+    let flow = FlowKey { destination: u64::MAX, ..FlowKey::FIRST };
+    rig.home.tell_flow(partition, BacklogKey { flow, due });
+    let is_told = |effect: &&HomeEffect| matches!(effect, HomeEffect::Log(Note::FlowsFull));
+    assert_eq!(rig.home.effects.iter().filter(is_told).count(), 1);
+}

@@ -345,6 +345,11 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
         ["-", "-", "out: deliver", "-", "-", "-"],
     ),
     (
+        "4 no route is known",
+        |rig| HomeEvent::Unknown { job: rig.job },
+        ["-", "-", "resolving: resolve", "-", "-", "-"],
+    ),
+    (
         "4 several hops",
         |rig| {
             let parts = vec![Box::from([0]), Box::from([1, 2])];
@@ -549,7 +554,8 @@ fn each_event_makes_of_each_state_what_the_matrix_says() {
 
 #[test]
 fn an_answer_for_another_incarnation_changes_nothing() {
-    let answers: [fn(&Rig) -> HomeEvent; 5] = [
+    let answers: [fn(&Rig) -> HomeEvent; 6] = [
+        |rig| HomeEvent::Unknown { job: rig.job },
         |rig| rig.read(Found::Gone),
         |rig| rig.resolved(Resolution::Hold),
         |rig| HomeEvent::Numbers { job: rig.job, numbers: vec![1, 2] },

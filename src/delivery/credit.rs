@@ -132,6 +132,16 @@ impl Target {
         self.zero_since
     }
 
+    /// It has had no places for so long that its mail is filed.
+    pub fn is_barren(&self, now: Mono) -> bool {
+        self.zero_since.is_some_and(|since| now.since(since) >= ZERO_PATIENCE)
+    }
+
+    /// More than one job of a flow waits.
+    pub fn has_surplus(&self) -> bool {
+        self.waiting > self.flows_waiting
+    }
+
     pub fn paused_until(&self) -> Mono {
         self.paused_until
     }

@@ -97,6 +97,10 @@ pub enum HomeEvent {
         generation: u32,
         resolved: Resolved,
     },
+    /// No route is known without a lookup.
+    Unknown {
+        job: JobRef,
+    },
     /// Numbers that no job of the message has.
     Numbers {
         job: JobRef,
@@ -211,8 +215,10 @@ pub enum HomeEffect {
         jobs: Vec<JobRef>,
         bodies: bool,
     },
-    /// See `Home::question`.
+    /// Asks for a route that is known without a lookup; otherwise the answer is `Unknown`. See
+    /// `Home::question`.
     Resolve(JobRef),
+    LookUp(JobRef),
     FindNumbers {
         job: JobRef,
         wanted: usize,

@@ -14,8 +14,8 @@
 //!              dropped and counted.
 //!           R6 No timer issues a job again. Only the word of its owner does.
 //! Order:    claim, read, resolve, wait for a place, send; then outcome, write, forget.
-//! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` at a time;
-//!           places at owners; no more than `WRITES_MAX` writes for mail that expires at once. Full: cursors wait, and fresh mail stays in `due`.
+//! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` of them in DNS,
+//!           and with those that wait for that `LOOKUPS_WAITING_MAX`; places at owners; no more than `WRITES_MAX` writes for mail that expires at once. Full: cursors wait, and fresh mail stays in `due`.
 
 mod deadlines;
 mod entering;
@@ -99,15 +99,22 @@ use crate::queue::admin::operate::Operation;
 use crate::queue::record::job::Filed;
 use crate::queue::record::job::JobState;
 use crate::queue::record::job::Schedule;
+use crate::queue::record::key::BacklogKey;
 use crate::queue::record::key::DueKey;
 use crate::queue::record::key::FlowKey;
 use crate::queue::record::rows::Row;
 use crate::queue::record::rows::rows_of;
 use crate::wire::classify::Cause;
 
-/// Lookups under way, and jobs that are read, resolved or wait for it.
+/// Lookups under way, and jobs that are read or resolved.
 pub const LOOKUPS_MAX: usize = 64;
 pub const CLAIMS_MAX: usize = 1024 + LOOKUPS_MAX;
+/// While so many jobs are read, resolved or wait for a lookup, no other job enters for a lookup. Then
+/// those that have waited for `LOOKUP_PATIENCE` are put aside for `LOOKUP_PAUSE`, so that mail whose
+/// route is known is not kept from memory by domains whose DNS is silent.
+pub const LOOKUPS_WAITING_MAX: usize = 4096;
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
+const LOOKUP_PAUSE: Duration = Duration::from_secs(60);
 /// While so many jobs are written, cursors and deadlines wait: a report that waits for memory is a task
 /// of several KiB.
 const WRITES_MAX: usize = 2048;
@@ -139,8 +146,10 @@ const CHECK_JOBS_MAX: usize = 1024;
 /// A lookup for which we lacked something is begun again after this time, doubled up to the second.
 const LACK_FIRST: Duration = Duration::from_millis(50);
 const LACK_MAX: Duration = Duration::from_secs(2);
-/// A destination without jobs is forgotten.
+/// A destination without jobs is forgotten, and sooner if there are many.
 const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
+const TARGETS_MANY: usize = 10_000;
+const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
 /// A step of the clock after which it is not trusted, and for how long.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
@@ -177,6 +186,8 @@ struct Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Again(JobRef),
+    /// The patience of a job that waits for a lookup.
+    Lookup(JobRef),
     Target(u64),
     /// Flows that found no memory.
     Starved,
@@ -236,8 +247,9 @@ pub struct Home {
     refiling: Refiling,
     operations: Operations,
     counts: Counts,
-    /// Jobs that are read or resolved, out, and written.
+    /// Jobs that are read or resolved, wait for a lookup, are out, and written.
     claims: usize,
+    queued: usize,
     out: usize,
     writing: usize,
     last_incarnation: u32,
@@ -278,6 +290,7 @@ impl Home {
             operations: Operations::default(),
             counts: Counts::default(),
             claims: 0,
+            queued: 0,
             out: 0,
             writing: 0,
             last_incarnation: 0,
@@ -299,9 +312,7 @@ impl Home {
                 self.on_backlog((partition, flow, pass), &rows, next_ms);
             }
             HomeEvent::Flows { partition, flows, is_end } => {
-                for row in &flows {
-                    self.flows.tell(partition, row.flow, row.due);
-                }
+                flows.iter().for_each(|row| self.tell_flow(partition, *row));
                 self.on_found(partition, flows.last().map(|row| row.flow), is_end);
             }
             HomeEvent::Unread(errand) => self.on_unread(errand),
@@ -311,6 +322,7 @@ impl Home {
             HomeEvent::Resolved { job, generation, resolved } => {
                 self.on_resolved(job, generation, resolved);
             }
+            HomeEvent::Unknown { job } => self.on_unknown(job),
             HomeEvent::Numbers { job, numbers } => self.on_numbers(job, numbers),
             HomeEvent::Settle(outcome) => self.on_outcome(outcome),
             HomeEvent::Frame(frame) => self.on_frame(frame),
@@ -339,7 +351,7 @@ impl Home {
         effects.append(&mut self.effects);
     }
 
-    /// What a lookup is about that is under way. `None`: nobody needs it any more.
+    /// What a job asks for its route. `None`: nobody needs it any more.
     pub fn question(&self, job: JobRef) -> Option<Question<'_>> {
         let job = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)?;
         job.is_looking_up().then(|| Question {

@@ -129,6 +129,8 @@ pub enum State {
 /// A step of resolving.
 #[derive(Debug)]
 pub enum Lookup {
+    /// What is known already may answer.
+    Asked,
     /// It waits for one of the places for lookups.
     Queued,
     UnderWay,
@@ -184,7 +186,7 @@ impl Job {
     }
 
     pub fn is_looking_up(&self) -> bool {
-        matches!(self.state, State::Resolving(Lookup::UnderWay))
+        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay))
     }
 
     /// The destination that counts it as waiting or out.

@@ -118,11 +118,18 @@ impl RouteResolver {
             Ok(key) => match decided(&key) {
                 Some(resolution) => Resolved::One(resolution),
                 None => {
-                    let route = known.routes.get(&key)?;
-                    if now.since(route.resolved) >= ROUTE_TIME {
-                        return None;
+                    let route = known.routes.get(&key);
+                    let route = route.filter(|route| now.since(route.resolved) < ROUTE_TIME);
+                    if let Some(route) = route {
+                        Resolved::One(Resolution::Hop(Arc::clone(route)))
+                    } else {
+                        let servers = listed(&key.next)?;
+                        let hop = hop_to(&key, &known.policy, servers, self.shards.count);
+                        let generation = known.generation;
+                        drop(known);
+                        let resolution = self.found(key, hop, generation);
+                        return Some((generation, Resolved::One(resolution)));
                     }
-                    Resolved::One(Resolution::Hop(Arc::clone(route)))
                 }
             },
         };
@@ -201,16 +208,7 @@ impl RouteResolver {
     async fn look_up(&self, key: &RouteKey, policy: &DeliveryPolicy) -> Result<Hop, Unresolved> {
         let found = match &key.next {
             NextHop::Mx { domain, port } => self.exchangers(domain, *port, policy).await?,
-            NextHop::Hosts { hosts, protocol } => Servers {
-                domain: hosts.first().map_or("", |host| &host.host).into(),
-                hosts: hosts.to_vec(),
-                known_by: hosts.iter().map(|host| host.host.clone()).collect(),
-                protocol: *protocol,
-                names: HostNames::Operator,
-            },
-            NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => {
-                return Err(Unresolved::Dns(DnsFault::NoData));
-            }
+            next => listed(next).ok_or(Unresolved::Dns(DnsFault::NoData))?,
         };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match found.names {
@@ -223,38 +221,7 @@ impl RouteResolver {
                 })?
             }
         };
-        let host_names: Vec<&str> = found.known_by.iter().map(AsRef::as_ref).collect();
-        let destination_policy = policy.destinations.policy(&found.domain, &host_names);
-        // A destination is named after all of its exchangers: which are tried is a matter of chance.
-        let mut sorted: Vec<String> = found.hosts.iter().map(ToString::to_string).collect();
-        sorted.sort_unstable();
-        let mut destination = sorted.join(",");
-        // Limits belong to the name: a section for some of the domains of the exchangers makes another
-        // destination, because its operator has asked for other limits.
-        if let Some(name) = policy.destinations.own_entry(&found.domain, &host_names) {
-            destination = format!("{destination} by {name}");
-        }
-        let mut hosts = found.hosts;
-        if found.names != HostNames::Operator {
-            hosts.truncate(policy.mx_hosts_max);
-        }
-        Ok(Hop {
-            destination: destination.into(),
-            name: key.next.to_string().into(),
-            stripes: stripe::count(&destination_policy, self.shards.count),
-            tls: found.protocol.tls(key.tls.unwrap_or(destination_policy.tls)),
-            require_tls: demanded(key.require_tls, &hosts),
-            dane: trust::dane_counts(policy, found.names, found.protocol),
-            hosts: hosts.into(),
-            protocol: found.protocol,
-            policy: destination_policy,
-            known_by: found.known_by,
-            names: found.names,
-            domain: found.domain,
-            sts,
-            auth: key.auth.clone(),
-            pool: key.pool.map(|pool| policy.sources.pool_name(pool).into()),
-        })
+        Ok(Hop { sts, ..hop_to(key, policy, found, self.shards.count) })
     }
 
     async fn exchangers(
@@ -308,6 +275,54 @@ impl RouteResolver {
         let next = self.random.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         self.random.set(next);
         next
+    }
+}
+
+/// The servers that a next hop names, without a lookup.
+fn listed(next: &NextHop) -> Option<Servers> {
+    let NextHop::Hosts { hosts, protocol } = next else { return None };
+    Some(Servers {
+        domain: hosts.first().map_or("", |host| &host.host).into(),
+        hosts: hosts.to_vec(),
+        known_by: hosts.iter().map(|host| host.host.clone()).collect(),
+        protocol: *protocol,
+        names: HostNames::Operator,
+    })
+}
+
+/// Without an MTA-STS policy.
+fn hop_to(key: &RouteKey, policy: &DeliveryPolicy, found: Servers, shards: usize) -> Hop {
+    let host_names: Vec<&str> = found.known_by.iter().map(AsRef::as_ref).collect();
+    let destination_policy = policy.destinations.policy(&found.domain, &host_names);
+    // A destination is named after all of its exchangers: which are tried is a matter of chance.
+    let mut sorted: Vec<String> = found.hosts.iter().map(ToString::to_string).collect();
+    sorted.sort_unstable();
+    let mut destination = sorted.join(",");
+    // Limits belong to the name: a section for some of the domains of the exchangers makes another
+    // destination, because its operator has asked for other limits.
+    if let Some(name) = policy.destinations.own_entry(&found.domain, &host_names) {
+        destination = format!("{destination} by {name}");
+    }
+    let mut hosts = found.hosts;
+    if found.names != HostNames::Operator {
+        hosts.truncate(policy.mx_hosts_max);
+    }
+    Hop {
+        destination: destination.into(),
+        name: key.next.to_string().into(),
+        stripes: stripe::count(&destination_policy, shards),
+        tls: found.protocol.tls(key.tls.unwrap_or(destination_policy.tls)),
+        require_tls: demanded(key.require_tls, &hosts),
+        dane: trust::dane_counts(policy, found.names, found.protocol),
+        hosts: hosts.into(),
+        protocol: found.protocol,
+        policy: destination_policy,
+        known_by: found.known_by,
+        names: found.names,
+        domain: found.domain,
+        sts: None,
+        auth: key.auth.clone(),
+        pool: key.pool.map(|pool| policy.sources.pool_name(pool).into()),
     }
 }
 

@@ -245,6 +245,14 @@ impl Context<'_> {
         self.write(job, Next::Again(image))
     }
 
+    /// It waits on disk, because too many others wait for a lookup.
+    pub fn put_aside(&self, job: &Job, due: Wall) -> Write {
+        let schedule = self.schedule(job, (job.head.attempts, job.head.warned), due);
+        let last_reply = "too many domains wait for an answer of DNS".into();
+        let image = JobImage { last_reply, ..self.image(job, schedule) };
+        self.write(job, Next::Again(image))
+    }
+
     /// The job becomes several. They are due as it was.
     pub fn split(&self, job: &Job, parts: impl Iterator<Item = (u16, Box<[u32]>)>) -> Write {
         let due = Wall::from_ms(job.head.schedule.due_ms);

@@ -333,7 +333,7 @@ impl Home {
                     ahead: self.lookups_before(reference),
                     places: LOOKUPS_MAX,
                 },
-                Lookup::UnderWay => ResolvingFor::Answer,
+                Lookup::Asked | Lookup::UnderWay => ResolvingFor::Answer,
                 Lookup::Later { at, lack } => {
                     ResolvingFor::Again { at: now.wall_at(*at), lack: *lack }
                 }

@@ -32,7 +32,7 @@ impl Home {
     /// R1, R2 and R4 to R6 as far as the map shows them. The simulation compares the rows on disk by
     /// `covers`.
     pub fn check(&self) {
-        let mut claims = 0;
+        let (mut claims, mut queued) = (0, 0);
         let (mut out, mut writing, mut lookups, mut open) = (0, 0, 0, 0);
         let mut bytes = 0;
         let mut held: BTreeMap<FlowKey, u32> = BTreeMap::new();
@@ -45,6 +45,7 @@ impl Home {
             }
             match &job.state {
                 State::Reading => claims += 1,
+                State::Resolving(Lookup::Queued) => queued += 1,
                 State::Resolving(lookup) => {
                     claims += 1;
                     lookups += usize::from(matches!(lookup, Lookup::UnderWay));
@@ -66,6 +67,7 @@ impl Home {
         }
         let counted = (self.claims, self.out, self.writing, self.lookups_under_way);
         assert_eq!(counted, (claims, out, writing, lookups), "counts of states");
+        assert_eq!(self.queued, queued, "jobs that wait for a lookup");
         assert_eq!(self.refiling.open, open, "jobs that are refiled");
         assert_eq!(self.memory.used(), bytes, "bytes in memory");
         for (id, target) in &self.targets {

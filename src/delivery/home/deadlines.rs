@@ -38,6 +38,21 @@ impl Home {
         at.into_iter().flatten().any(|at| at <= self.now.schedule)
     }
 
+    /// The same for a job whose route has no servers.
+    pub(super) fn outlasts(&self, key: JobKey, life: &Life) -> bool {
+        let job = &self.jobs[&key];
+        let received = self.now.scheduled(job.mail().received);
+        let fallback = Deadlines::of(&job.head, received, life, None).fallback;
+        fallback.is_some_and(|at| at <= self.now.schedule)
+    }
+
+    /// The fallback relay takes the place of the route.
+    pub(super) fn fall_back(&mut self, job: JobRef) {
+        let known = self.jobs.get_mut(&job.key).expect("a job that falls back is in the map");
+        known.head.falls_back = true;
+        self.begin_lookup(job);
+    }
+
     pub(super) fn next_deadline(&self, key: JobKey) -> Wall {
         let first = self.deadlines_of(key).first();
         self.diverts_at(key).map_or(first, |at| at.min(first))
@@ -78,8 +93,7 @@ impl Home {
             let write = self.context(key, None).settle(known, ended);
             self.write(key, write);
         } else if falls_back {
-            known.head.falls_back = true;
-            self.begin_lookup(job);
+            self.fall_back(job);
         } else if deadlines.warning.is_some_and(|at| at <= now) {
             let answer = self.why_waiting(key);
             let write = self.context(key, None).warn(&self.jobs[&key], &answer);
@@ -149,6 +163,9 @@ impl Home {
 
     /// All but one job of each flow leave memory.
     pub(super) fn file_queued(&mut self, id: u64) {
+        if !self.targets[&id].has_surplus() {
+            return;
+        }
         let mut kept = HashSet::new();
         let queued: Vec<JobRef> = self.targets[&id].queued().collect();
         for job in queued {

@@ -5,9 +5,14 @@ use super::*;
 impl Home {
     pub(super) fn may_claim(&self) -> bool {
         let has_room = self.claims < CLAIMS_MAX
+            && !self.is_crowded()
             && self.writing < WRITES_MAX
             && self.memory.takes_read(JOB_GUESS_BYTES);
         has_room && self.policy.enabled && !self.is_closing
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.claims + self.queued >= LOOKUPS_WAITING_MAX
     }
 
     /// Event 1. Without room the message stays in `due`.
@@ -19,12 +24,12 @@ impl Home {
         }
         let schedule = Schedule { due_ms: due.as_ms(), filed: None };
         let bytes = JOB_BYTES + mail.bytes_held() + 4 * recipients as usize;
-        let has_room = self.memory.takes_fresh(bytes) && self.claims < CLAIMS_MAX;
+        let has_room = self.memory.takes_fresh(bytes);
         if !has_room || !self.policy.enabled || self.is_closing || due > self.now.schedule {
             return rows_of(key, schedule).for_each(|row| self.tell(row));
         }
         let head = Head::new(schedule, Need::Send);
-        let state = State::Resolving(Lookup::Queued);
+        let state = State::Resolving(Lookup::Asked);
         let job = self.enter(key, state, head, Some(mail));
         self.set_recipients(key, (0..recipients).collect());
         self.begin_lookup(job);
@@ -169,14 +174,42 @@ impl Home {
         if self.is_closing {
             return self.remove(job.key, true);
         }
-        let is_first = self.lookups.is_empty() && self.lookups_under_way < LOOKUPS_MAX;
-        if is_first {
-            self.advance(job.key, State::Resolving(Lookup::UnderWay));
-            self.effects.push(HomeEffect::Resolve(job));
-        } else {
-            self.advance(job.key, State::Resolving(Lookup::Queued));
-            self.lookups.push_back(job);
+        self.advance(job.key, State::Resolving(Lookup::Asked));
+        self.effects.push(HomeEffect::Resolve(job));
+    }
+
+    /// The route of a job must be looked up: it waits for that, or stays on disk. Nothing is given up
+    /// for want of a lookup.
+    pub(super) fn on_unknown(&mut self, job: JobRef) {
+        let Some(known) = self.same(job) else { return };
+        if !matches!(known.state, State::Resolving(Lookup::Asked)) {
+            self.counts.stale += 1;
+            return;
         }
+        if self.apply_pending(job.key) {
+            return;
+        }
+        // The job itself is counted.
+        if self.claims + self.queued > LOOKUPS_WAITING_MAX {
+            return self.remove(job.key, true);
+        }
+        self.advance(job.key, State::Resolving(Lookup::Queued));
+        self.lookups.push_back(job);
+        self.set_timer(LOOKUP_PATIENCE, Timer::Lookup(job));
+    }
+
+    /// A job that waits for a lookup still has waited for long.
+    pub(super) fn on_patience(&mut self, job: JobRef) {
+        let known = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation);
+        if !known.is_some_and(|known| matches!(known.state, State::Resolving(Lookup::Queued))) {
+            return;
+        }
+        if !self.is_crowded() {
+            return self.set_timer(LOOKUP_PATIENCE, Timer::Lookup(job));
+        }
+        let due = self.now.schedule.plus(LOOKUP_PAUSE);
+        let write = self.context(job.key, None).put_aside(&self.jobs[&job.key], due);
+        self.write(job.key, write);
     }
 
     /// Begins lookups while there are places for them.
@@ -196,7 +229,7 @@ impl Home {
             };
             if is_same && is_wanted {
                 self.advance(job.key, State::Resolving(Lookup::UnderWay));
-                self.effects.push(HomeEffect::Resolve(job));
+                self.effects.push(HomeEffect::LookUp(job));
             }
         }
     }
@@ -221,6 +254,11 @@ impl Home {
             Resolved::Parts(parts) => return self.begin_split(job, parts),
             Resolved::One(one) => one,
         };
+        if let Resolution::Deferred(_, life) | Resolution::Postponed(_, _, life) = &one
+            && self.outlasts(job.key, life)
+        {
+            return self.fall_back(job);
+        }
         let known = &self.jobs[&job.key];
         let (ended, life) = match one {
             Resolution::Hop(route) => return self.on_route(job, route),
@@ -274,9 +312,7 @@ impl Home {
         let is_refiled = known.head.need == Need::Refile;
         known.route = Some(route);
         if self.falls_back(job.key) {
-            let known = self.jobs.get_mut(&job.key).expect("it is being resolved");
-            known.head.falls_back = true;
-            return self.begin_lookup(job);
+            return self.fall_back(job);
         }
         if let Some(flow) = filed.filter(|flow| *flow != key && !is_refiled) {
             self.refile_flow(flow);

@@ -104,6 +104,7 @@ impl Home {
     pub(super) fn count(&mut self, state: &State, by: isize) {
         let count = match state {
             State::Reading => &mut self.claims,
+            State::Resolving(Lookup::Queued) => &mut self.queued,
             State::Resolving(lookup) => {
                 if matches!(lookup, Lookup::UnderWay) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
@@ -143,12 +144,18 @@ impl Home {
                 }
             }
             Row::Backlog(row) => {
-                self.flows.tell(partition, row.flow, row.due);
+                self.tell_flow(partition, row);
                 self.flows.list(row.flow);
-                if self.flows.is_incomplete() {
-                    self.effects.push(HomeEffect::Log(Note::FlowsFull));
-                }
             }
+        }
+    }
+
+    /// Operators are told once when flows are no longer known in memory.
+    pub(super) fn tell_flow(&mut self, partition: PartitionId, row: BacklogKey) {
+        let was_incomplete = self.flows.is_incomplete();
+        self.flows.tell(partition, row.flow, row.due);
+        if !was_incomplete && self.flows.is_incomplete() {
+            self.effects.push(HomeEffect::Log(Note::FlowsFull));
         }
     }
 

@@ -30,7 +30,9 @@ impl Home {
         let target = &self.targets[&flow.target];
         let share = target.share(&flow);
         let is_alone = share.waiting + share.out == 1;
-        if !is_due || !is_alone && !self.memory.allows(target.bytes(), share.bytes) {
+        let is_surplus = target.is_barren(mono) && share.waiting > 1;
+        let has_room = is_alone || self.memory.allows(target.bytes(), share.bytes);
+        if !is_due || is_surplus || !has_room {
             return self.leave_memory(job.key);
         }
         self.queue(job, is_behind);
@@ -141,7 +143,7 @@ impl Home {
             return self.pump(id);
         }
         match target.zero_since() {
-            Some(since) if mono.since(since) >= ZERO_PATIENCE => self.file_queued(id),
+            Some(_) if target.is_barren(mono) => self.file_queued(id),
             Some(since) => {
                 self.timers.insert((since.plus(ZERO_PATIENCE), Timer::Target(id)));
             }

@@ -254,7 +254,7 @@ impl Rig {
             | HomeEffect::ReadBacklog { .. }
             | HomeEffect::FindFlows { .. } => None,
             HomeEffect::Read { .. } => Some("read"),
-            HomeEffect::Resolve(_) => Some("resolve"),
+            HomeEffect::Resolve(_) | HomeEffect::LookUp(_) => Some("resolve"),
             HomeEffect::FindNumbers { .. } => Some("numbers"),
             HomeEffect::Send { frame: Frame::Deliver(_), .. } => Some("deliver"),
             HomeEffect::Send { frame: Frame::Recall { .. }, .. } => Some("recall"),
@@ -343,6 +343,11 @@ const MATRIX: &[(&str, Event, [&str; 6])] = &[
         "4 one hop",
         |rig| rig.resolved(Resolution::Hop(route(TARGET, 1, rig.now))),
         ["-", "-", "out: deliver", "-", "-", "-"],
+    ),
+    (
+        "4 no route is known",
+        |rig| HomeEvent::Unknown { job: rig.job },
+        ["-", "-", "resolving: resolve", "-", "-", "-"],
     ),
     (
         "4 several hops",
@@ -549,7 +554,8 @@ fn each_event_makes_of_each_state_what_the_matrix_says() {
 
 #[test]
 fn an_answer_for_another_incarnation_changes_nothing() {
-    let answers: [fn(&Rig) -> HomeEvent; 5] = [
+    let answers: [fn(&Rig) -> HomeEvent; 6] = [
+        |rig| HomeEvent::Unknown { job: rig.job },
         |rig| rig.read(Found::Gone),
         |rig| rig.resolved(Resolution::Hold),
         |rig| HomeEvent::Numbers { job: rig.job, numbers: vec![1, 2] },
@@ -757,4 +763,166 @@ fn the_end_of_a_refile_pass_is_stored_once() {
     home.on(HomeEvent::Tick, now, &mut effects);
     let ends = effects.iter().filter(|effect| matches!(effect, HomeEffect::Refiled)).count();
     assert_eq!(ends, 1, "{effects:?}");
+}
+
+impl Rig {
+    /// A fresh message to one recipient; its route is not known.
+    fn unknown(&mut self, number: u64) -> JobRef {
+        let job = self.fresh(number);
+        self.home.on(HomeEvent::Unknown { job }, self.now, &mut self.effects);
+        job
+    }
+
+    fn fresh(&mut self, number: u64) -> JobRef {
+        let id = MessageId::from_u64(KEY.0.as_u64() + (number << 20));
+        let due = self.now.schedule;
+        let fresh = HomeEvent::Fresh { mail: mail(id, 1), recipients: 1, due };
+        self.home.on(fresh, self.now, &mut self.effects);
+        self.home.reference((id, 0))
+    }
+}
+
+#[test]
+fn mail_whose_route_is_known_passes_mail_that_waits_for_a_lookup() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    let jobs: Vec<JobRef> =
+        (0..LOOKUPS_WAITING_MAX as u64).map(|number| rig.unknown(number)).collect();
+    rig.home.check();
+    let looked_up = rig.effects.iter().filter(|effect| matches!(effect, HomeEffect::LookUp(_)));
+    assert_eq!(looked_up.count(), LOOKUPS_MAX);
+    // One more stays on disk, where its cursor finds it later.
+    let surplus = rig.unknown(jobs.len() as u64);
+    assert!(rig.home.job(surplus.key).is_none());
+    assert!(rig.home.covers(Row::Due(DueKey { at_ms: START_MS, job: surplus.key })));
+    assert!(!rig.home.may_claim());
+    // One with a known route is sent at once.
+    let job = rig.fresh(jobs.len() as u64 + 1);
+    let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+    rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+    assert_eq!(rig.wanted(), "deliver");
+    // Those that wait for long make room for others, and are due later.
+    rig.now = now_at(LOOKUP_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    let aside = |effect: &HomeEffect| match effect {
+        HomeEffect::Write(write) => match &write.next {
+            Next::Again(image) => Some((image.schedule.due_ms, image.attempts)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let aside: Vec<(u64, u32)> = rig.effects.iter().filter_map(aside).collect();
+    let due_ms = rig.now.schedule.plus(LOOKUP_PAUSE).as_ms();
+    assert_eq!(aside, [(due_ms, 0)], "as many as keep others out");
+    assert!(rig.home.may_claim());
+}
+
+#[test]
+fn mail_that_keeps_nobody_out_waits_for_a_lookup_in_memory() {
+    let mut rig = Rig::new();
+    let jobs: Vec<JobRef> = (0..100).map(|number| rig.unknown(number)).collect();
+    rig.now = now_at(2 * LOOKUP_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    assert!(!rig.effects.iter().any(|effect| matches!(effect, HomeEffect::Write(_))));
+    assert!(jobs.iter().all(|job| rig.home.job(job.key).is_some_and(Job::is_resolving)));
+}
+
+#[test]
+fn a_reload_sends_mail_of_tenants_whose_rate_was_used_up() {
+    let mut rig = Rig::in_state("out");
+    let until = rig.now.mono.plus_ms(HOUR_MS);
+    rig.on(rig.settle(What::Returned(Returned::TenantRate { until })));
+    rig.on(rig.grant(10));
+    assert_eq!((rig.state(), &*rig.wanted()), ("waiting", ""));
+    rig.on(HomeEvent::Reload { policy: policy(2), refile: false });
+    assert_eq!((rig.state(), &*rig.wanted()), ("resolving", "resolve"));
+    let resolved = Resolved::One(Resolution::Hop(route(TARGET, 2, rig.now)));
+    rig.on(HomeEvent::Resolved { job: rig.job, generation: 2, resolved });
+    assert_eq!((rig.state(), &*rig.wanted()), ("out", "deliver"));
+}
+
+#[test]
+fn mail_whose_route_has_had_no_servers_for_so_long_goes_to_the_fallback_relay() {
+    let life = Life { fallback_after: Some(Duration::from_millis(HOUR_MS)), ..life() };
+    let answer = || Answer::ours(Cause::DnsFailed, "no answer");
+    let faults: [fn(Answer, Life) -> Resolution; 2] = [
+        |answer, life| Resolution::Deferred(answer, life),
+        |answer, life| Resolution::Postponed(answer, Duration::from_secs(1), life),
+    ];
+    for fault in faults {
+        // Attempts, age, and whether the fallback relay is asked.
+        for (attempts, age_ms, is_asked) in
+            [(0, 2 * HOUR_MS, false), (1, HOUR_MS - 1, false), (1, HOUR_MS, true)]
+        {
+            let mut rig = Rig::new();
+            rig.home.tell(row_due(now_at(0)));
+            rig.wait_until(age_ms);
+            rig.on(HomeEvent::Tick);
+            rig.on(rig.met());
+            let image = JobImage { attempts, ..image(START_MS) };
+            rig.on(rig.read(Found::Job { mail: mail(KEY.0, 3), image }));
+            rig.on(rig.resolved(fault(answer(), life)));
+            let state = if is_asked { "resolving" } else { "writing" };
+            let found = (rig.state(), rig.asks_for_fallback());
+            assert_eq!(found, (state, is_asked), "{attempts} {age_ms}");
+            if is_asked {
+                // The fallback relay has none of its own.
+                rig.on(rig.resolved(fault(answer(), life)));
+                assert_eq!((rig.state(), &*rig.wanted()), ("writing", "again"));
+            }
+        }
+    }
+}
+
+#[test]
+fn many_idle_destinations_are_forgotten_soon() {
+    for (targets, left) in [(TARGETS_MANY as u64, TARGETS_MANY), (TARGETS_MANY as u64 + 1, 0)] {
+        let mut rig = Rig::new();
+        for number in 0..targets {
+            let job = rig.fresh(number);
+            let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
+            let what = ends_of(&[0], End::Delivered);
+            for event in [
+                HomeEvent::Resolved { job, generation: 1, resolved },
+                HomeEvent::Settle(Outcome { job, what, unsettled: None }),
+                HomeEvent::Written { job, written: Written::Done },
+            ] {
+                rig.home.on(event, rig.now, &mut rig.effects);
+            }
+        }
+        assert_eq!((rig.home.jobs.len(), rig.home.targets.len()), (0, targets as usize));
+        rig.now = now_at(SWEEP_EVERY.max(TARGET_IDLE_CROWDED).as_millis() as u64);
+        rig.on(HomeEvent::Tick);
+        assert_eq!(rig.home.targets.len(), left);
+    }
+}
+
+#[test]
+fn fresh_mail_for_a_destination_without_places_is_filed_but_the_first_of_its_flow() {
+    let mut rig = Rig::in_state("waiting");
+    rig.on(rig.grant(0));
+    rig.now = now_at(ZERO_PATIENCE.as_millis() as u64);
+    rig.on(HomeEvent::Tick);
+    for number in 1..4 {
+        let job = rig.fresh(number);
+        let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+        rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+        assert_eq!(rig.home.job(job.key).map(Job::is_writing), Some(true), "{number}");
+        assert_eq!(rig.state(), "waiting");
+        assert!(!rig.home.target(TARGET).is_some_and(Target::has_surplus));
+    }
+}
+
+#[test]
+fn operators_are_told_once_that_flows_are_full() {
+    let mut rig = Rig::new();
+    let partition = KEY.0.partition();
+    let due = DueKey { at_ms: START_MS + HOUR_MS, job: KEY };
+    for destination in 0..crate::delivery::schedule::FLOWS_MAX as u64 + 3 {
+        let flow = FlowKey { destination, ..FlowKey::FIRST };
+        rig.home.tell(Row::Backlog(BacklogKey { flow, due }));
+    }
+    let flow = FlowKey { destination: u64::MAX, ..FlowKey::FIRST };
+    rig.home.tell_flow(partition, BacklogKey { flow, due });
+    let is_told = |effect: &&HomeEffect| matches!(effect, HomeEffect::Log(Note::FlowsFull));
+    assert_eq!(rig.home.effects.iter().filter(is_told).count(), 1);
 }

@@ -61,6 +61,7 @@ impl Home {
     fn on_timer(&mut self, timer: Timer) {
         match timer {
             Timer::Again(job) => self.again(job),
+            Timer::Lookup(job) => self.on_patience(job),
             Timer::Target(target) => self.look_after(target),
             Timer::Flow(flow) => self.flows.list(flow),
             Timer::Starved => {
@@ -87,7 +88,6 @@ impl Home {
     /// Jobs that were resolved under the old policy are resolved again: at their turn, or at once if
     /// their routes may be others.
     pub(super) fn reload(&mut self, policy: HomePolicy, refile: bool) {
-        let is_enabled = policy.enabled && !self.policy.enabled;
         self.policy = policy;
         // Rates of tenants may be higher now: their jobs are sent again, to find out.
         for target in self.targets.values_mut() {
@@ -106,10 +106,8 @@ impl Home {
             self.refiling.left = all.collect();
             self.refiling.known.clear();
         }
-        if is_enabled {
-            let targets: Vec<u64> = self.targets.keys().copied().collect();
-            targets.into_iter().for_each(|target| self.pump(target));
-        }
+        let targets: Vec<u64> = self.targets.keys().copied().collect();
+        targets.into_iter().for_each(|target| self.pump(target));
     }
 
     pub(super) fn drain(&mut self) {
@@ -165,8 +163,12 @@ impl Home {
         if self.flows.begin_search() {
             self.start(self.refiling.is_whole);
         }
+        let patience = match self.targets.len() > TARGETS_MANY {
+            true => TARGET_IDLE_CROWDED,
+            false => TARGET_IDLE,
+        };
         let idle = |target: &Target| {
-            target.idle_since().is_some_and(|since| mono.since(since) >= TARGET_IDLE)
+            target.idle_since().is_some_and(|since| mono.since(since) >= patience)
         };
         self.targets.retain(|_, target| !idle(target));
     }

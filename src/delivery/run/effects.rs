@@ -42,7 +42,8 @@ impl Running {
     pub(super) fn carry_out_home(&self, effect: HomeEffect, now: Now) {
         match effect {
             HomeEffect::Send { to, frame } => self.send(to, frame),
-            HomeEffect::Resolve(job) => self.resolve(job, now),
+            HomeEffect::Resolve(job) => self.resolve(job, now, false),
+            HomeEffect::LookUp(job) => self.resolve(job, now, true),
             HomeEffect::Write(write) => self.write(write, now),
             HomeEffect::File { partition, jobs } => self.file(partition, jobs),
             HomeEffect::Leftover { partition, row } => {
@@ -142,7 +143,7 @@ impl Running {
     }
 
     /// At once if nothing has to be looked up.
-    fn resolve(&self, job: JobRef, now: Now) {
+    fn resolve(&self, job: JobRef, now: Now, looks_up: bool) {
         let asked = {
             let home = self.home.borrow();
             let Some(question) = home.question(job) else { return };
@@ -155,6 +156,10 @@ impl Running {
         };
         if let Some((generation, resolved)) = self.routes.try_resolve(&asked, now.mono) {
             let event = HomeEvent::Resolved { job, generation, resolved };
+            return self.steps.borrow_mut().push_back(Step::Home(event));
+        }
+        if !looks_up {
+            let event = HomeEvent::Unknown { job };
             return self.steps.borrow_mut().push_back(Step::Home(event));
         }
         let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });

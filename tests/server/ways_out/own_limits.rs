@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RData;
@@ -22,6 +23,9 @@ use crate::ways_out::kit::route;
 
 /// More lookups than a shard makes at once and lets wait.
 const SILENT_DOMAINS: usize = 1500;
+
+/// Far less than a lookup of a silent domain lasts.
+const AT_ONCE: Duration = Duration::from_secs(4);
 
 /// Answers for no domain that begins with "silent" until `answers` is set.
 fn name_server(answers: &Arc<AtomicBool>) -> SocketAddr {
@@ -79,6 +83,31 @@ fn mail_that_waits_for_a_lookup_is_not_deferred() {
     }
     let log = out.server.log_text();
     assert!(!log.contains("too many lookups"), "{}", out.server.log_brief());
+}
+
+#[test]
+fn domains_whose_dns_is_silent_delay_no_mail_with_a_known_route() {
+    let sink = Receiver::start(&[], |_| None);
+    let servers = name_server(&Arc::default());
+    let mut config = format!("[resolver]\nservers = ['{servers}']\n");
+    config.push_str("timeout = '20s'\nattempts = 20\n");
+    config.push_str(&route("good.test", &format!("mx:good.test:{}", sink.address.port())));
+    config.push_str(&route("fixed.test", &format!("smtp:{}", sink.address)));
+    let out = Out::start("2s", "", &config);
+    out.submit(&["first@good.test"]);
+    sink.await_for("first@good.test", 1, PATIENCE);
+    let silent: Vec<String> =
+        (0..SILENT_DOMAINS).map(|number| format!("x@silent-{number}.test")).collect();
+    let mut last = String::new();
+    for recipients in silent.chunks(100) {
+        last = out.submit(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    await_why(&out, &last, "Waiting for one of the 64 lookups");
+    // Its hop is cached; and one whose hop needs no lookup.
+    for to in ["second@good.test", "x@fixed.test"] {
+        out.submit(&[to]);
+        sink.await_for(to, 1, AT_ONCE);
+    }
 }
 
 #[test]

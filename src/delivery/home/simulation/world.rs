@@ -695,6 +695,13 @@ impl World {
         match effect {
             HomeEffect::Send { to, frame } => self.send(shard, to, frame),
             HomeEffect::Resolve(job) => {
+                let what = match self.random.below(3) {
+                    0 => What::Resolve(shard, job),
+                    _ => What::Home(shard, HomeEvent::Unknown { job }),
+                };
+                self.process(0, what);
+            }
+            HomeEffect::LookUp(job) => {
                 let after_ms = match self.random.below(3) {
                     0 => 0,
                     _ => self.random.below(300),

@@ -157,6 +157,8 @@ pub(super) struct Entry {
     pub(super) destination: Destination,
     /// The last hop that led to it.
     pub(super) hop: Arc<Hop>,
+    /// The names of `Owner::paused` by which hops to it have gone.
+    paused_by: BTreeSet<Box<str>>,
     /// The destination in frames between shards, and in the file of limits.
     key: u64,
     pub(super) pace: Pace,

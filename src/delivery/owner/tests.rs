@@ -618,6 +618,26 @@ fn a_pause_returns_the_jobs_and_a_resume_grants_places() {
 }
 
 #[test]
+fn a_pause_does_not_depend_on_whose_mail_came_last() {
+    let (mut bench, b) = (Bench::new(""), named("a"));
+    let c = Arc::new(Hop { domain: "c.test".into(), ..hop("a") });
+    bench.push(&b, 1, 0);
+    bench.push(&c, 1, 1);
+    assert_eq!(bench.owner.pause("b.test", at(2)), ["a".into()], "mail of that name waits");
+    bench.push(&c, 1, 3);
+    let is_paused = |bench: &mut Bench| bench.destination(&b).is_paused();
+    // Other names change nothing.
+    assert!(bench.owner.pause("x.test", at(4)).is_empty() && is_paused(&mut bench));
+    assert!(bench.owner.resume("x.test", at(5)).is_empty() && is_paused(&mut bench));
+    assert!(bench.owner.pause("c.test", at(6)).is_empty(), "it is paused already");
+    assert!(bench.owner.resume("b.test", at(7)).is_empty() && is_paused(&mut bench));
+    bench.push(&b, 1, 8);
+    assert!(is_paused(&mut bench), "by the name of the other domain");
+    assert_eq!(bench.owner.resume("c.test", at(9)), ["a".into()]);
+    assert!(!is_paused(&mut bench));
+}
+
+#[test]
 fn destinations_share_the_connections_of_the_shard() {
     let text = "[delivery]\nconnections_max = 8\n[destination_defaults]\nwindow_start = 20\n\
                 connections_max = 20\n";

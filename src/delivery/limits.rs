@@ -116,6 +116,10 @@ impl RateLimit {
         }
     }
 
+    pub fn is_limited(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// Messages that may go now.
     pub fn free(&mut self, now: Mono) -> u32 {
         let Some(free) = self.windows.iter_mut().map(|window| window.free(now)).min() else {

@@ -46,6 +46,7 @@ use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
 use crate::delivery::capacity::Request;
 use crate::delivery::capacity::Stage;
+use crate::delivery::capacity::UsedTokens;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Destination;
 use crate::delivery::destination::End;

@@ -177,10 +177,14 @@ impl Bench {
     }
 
     fn with(policy: DeliveryPolicy) -> Bench {
+        Bench::of_shards(policy, 1)
+    }
+
+    fn of_shards(policy: DeliveryPolicy, shards: usize) -> Bench {
         let gate = Arc::new(Gate::new(policy.connections_max));
         let owner = Owner::new(OwnerParts {
             me: HOME,
-            shards: 1,
+            shards,
             policy: Arc::new(policy),
             hasher: FlowHasher::new((1, 2)),
             gate,
@@ -467,6 +471,55 @@ fn a_probe_waits_for_a_rate_and_goes_on() {
     assert_eq!(bench.woken(2200), [probe]);
     assert!(bench.delivers(probe, 2200));
     assert_eq!(bench.state(&a, 2200).binds, Binds::Rate);
+}
+
+/// Tokens that are asked for come at once, valid until then; those given back are collected.
+fn pass_tokens(bench: &mut Bench, until_ms: u64, ms: u64) -> Vec<(u64, u32, Mono)> {
+    bench.owner.tick(at(ms));
+    let mut unused = Vec::new();
+    for effect in bench.owner.take_effects() {
+        match effect {
+            OwnerEffect::Send { frame: Frame::Ask { limit, tokens, .. }, .. } => {
+                bench.owner.allow(limit, (tokens, at(until_ms)), at(ms));
+            }
+            OwnerEffect::Send { frame: Frame::Unused { limit, tokens, until }, .. } => {
+                unused.push((limit, tokens, until));
+            }
+            OwnerEffect::Open { conn, hop, source } => {
+                bench.opened.push((conn, hop.destination.clone(), source));
+            }
+            _ => {}
+        }
+    }
+    unused
+}
+
+/// The first tenant may send so many messages an hour.
+fn with_limited_tenant(text: &str) -> (DeliveryPolicy, u64) {
+    let tenants = "[[tenant]]\nname = 't1'\nmessages_per_hour = 1000\n";
+    let policy = policy(&format!("{text}{tenants}"));
+    (policy, FlowHasher::new((1, 2)).tenant(Some("t1")))
+}
+
+#[test]
+fn a_job_that_is_given_back_uses_no_token() {
+    let text = "[destination_defaults]\nmessages_per_hour = 1000\nwindow_start = 1\nstripes = 2\n";
+    let (policy, tenant) = with_limited_tenant(text);
+    let (mut bench, a) = (Bench::of_shards(policy, 2), named("a"));
+    bench.push_of(&a, 1, tenant, 0);
+    let key = FlowHasher::new((1, 2)).destination("a", None);
+    bench.owner.share(key, (HOME, 1, 1), at(0));
+    for ms in [0, 20, 40] {
+        assert!(pass_tokens(&mut bench, 250, ms).is_empty());
+    }
+    let conn = bench.connect(60)[0];
+    let job = bench.take(conn, 60).expect("both tokens have come");
+    bench.owner.give_back(conn, job, Returned::Hidden, at(61));
+    let mut unused = pass_tokens(&mut bench, 250, 80);
+    unused.sort_unstable();
+    let mut expected = [(tenant, 1, at(250)), (key, 1, at(250))];
+    expected.sort_unstable();
+    assert_eq!(unused, expected, "the leads may give them to others");
 }
 
 #[test]

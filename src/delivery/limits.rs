@@ -198,6 +198,11 @@ impl RateLimit {
         Some(StoredLimit { age_ms: 0, ahead: self.reserve as u32, windows })
     }
 
+    /// Whether a save has been begun: the file counts messages that may not have been sent.
+    pub fn was_saved(&self) -> bool {
+        self.covered > 0 || self.saving.is_some()
+    }
+
     /// The last save is durable.
     pub fn saved(&mut self) {
         self.covered = self.saving.take().unwrap_or(self.covered);

@@ -141,8 +141,8 @@ impl Owner {
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
         self.by_key.remove(&entry.key);
-        if let Rate::Own(_) = entry.destination.rate {
-            self.rates.forget(entry.key);
+        if let Rate::Own(limit) = &entry.destination.rate {
+            self.rates.forget(entry.key, limit);
         }
         true
     }

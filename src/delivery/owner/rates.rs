@@ -58,8 +58,8 @@ impl RateBook {
     }
 
     /// Nothing counts under this limit any more.
-    pub(super) fn forget(&mut self, key: u64) {
-        self.dropped.push(key);
+    pub(super) fn forget(&mut self, key: u64, limit: &RateLimit) {
+        self.dropped.extend(limit.was_saved().then_some(key));
     }
 
     /// When something is to be saved or asked for.
@@ -325,7 +325,7 @@ impl Owner {
                 || !lead.shares.is_unused()
                 || lead.limit.empties_at(now) > now;
             if !is_kept {
-                rates.forget(*key);
+                rates.forget(*key, &lead.limit);
             }
             is_kept
         });

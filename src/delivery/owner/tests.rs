@@ -768,6 +768,25 @@ fn idle_destinations_are_forgotten_and_those_with_a_rate_later() {
 }
 
 #[test]
+fn only_rates_that_were_stored_are_dropped_from_the_file() {
+    let text = "[[destination]]\nname = 'hourly'\nrecipient_domain = 'hourly.test'\nmessages_per_hour = 9\n";
+    let (mut bench, a) = (Bench::new(text), named("a"));
+    let hourly = Arc::new(Hop { domain: "hourly.test".into(), ..hop("h") });
+    bench.want(&a, 0);
+    bench.want(&hourly, 0);
+    bench.tick(DESTINATION_IDLE_MS);
+    assert!(bench.owner.entries.is_empty() && bench.saves.is_empty(), "no rate was used");
+    bench.push(&hourly, 1, DESTINATION_IDLE_MS);
+    let conn = bench.connect(DESTINATION_IDLE_MS)[0];
+    assert!(bench.delivers(conn, DESTINATION_IDLE_MS));
+    bench.end(conn, only(LinkEnd::Closed), DESTINATION_IDLE_MS);
+    (2..20).for_each(|round| bench.tick(round * DESTINATION_IDLE_MS));
+    assert!(bench.owner.entries.is_empty());
+    let last = bench.saves.last().map(|(_, stored)| stored);
+    assert_eq!(last, Some(&StoredLimit::default()), "nothing counts any more");
+}
+
+#[test]
 fn a_home_that_was_told_of_no_places_hears_from_an_owner_that_forgot() {
     let (mut bench, a) = (Bench::new(""), named("a"));
     bench.want(&a, 0);

@@ -87,14 +87,21 @@ impl Stage {
     }
 }
 
+/// Until when the tokens were valid that a job has used. `None`: no rate counts it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UsedTokens {
+    pub destination: Option<Mono>,
+    pub tenant: Option<Mono>,
+}
+
 #[derive(Debug)]
 pub struct Connection {
     pub destination: u32,
     pub link: Link,
     pub stage: Stage,
-    /// Jobs taken so far, and when the last was.
+    /// Jobs taken so far, and what the last one used up.
     pub taken: u32,
-    pub taken_at: Mono,
+    pub used: UsedTokens,
     /// It takes no further job.
     pub is_leaving: bool,
     generation: u32,
@@ -146,9 +153,9 @@ impl Capacity {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let stage = Stage::Opening;
-        let (taken_at, is_leaving) = (Mono::ZERO, false);
+        let (used, is_leaving) = (UsedTokens::default(), false);
         let connection =
-            Connection { destination, link, stage, taken: 0, taken_at, is_leaving, generation };
+            Connection { destination, link, stage, taken: 0, used, is_leaving, generation };
         ConnId { index: self.connections.insert(connection) as u32, generation }
     }
 

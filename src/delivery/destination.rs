@@ -30,7 +30,6 @@ use crate::base::limits::CONNECT_HOLD_FIRST_MS;
 use crate::base::limits::CONNECT_HOLD_MAX_MS;
 use crate::base::limits::THROTTLE_FIRST_MS;
 use crate::base::limits::THROTTLE_MAX_MS;
-use crate::base::limits::TOKEN_MS;
 use crate::delivery::destination::class::ClassKey;
 use crate::delivery::destination::class::LinkClass;
 use crate::delivery::destination::outlet::Outlet;
@@ -228,16 +227,15 @@ impl Destination {
         drained
     }
 
-    /// The next job for a connection, if one may start now.
-    pub fn take(&mut self, link: &Link, now: Mono) -> Option<Box<Delivery>> {
+    /// The next job for a connection, if one may start now, and until when its token was valid.
+    pub fn take(&mut self, link: &Link, now: Mono) -> Option<(Box<Delivery>, Option<Mono>)> {
         if !self.is_fit(link, now) || self.is_resting(now) || self.rate.free(now) == 0 {
             return None;
         }
         let taken = self.queue.take(link.class)?;
-        self.rate.count(now);
         self.turn += 1;
         self.classes[link.class.0 as usize].served = self.turn;
-        Some(taken.job)
+        Some((taken.job, self.rate.count(now)))
     }
 
     /// The jobs of a tenant are not taken while they are held.
@@ -257,13 +255,6 @@ impl Destination {
 
     pub fn is_rate_spent(&mut self, now: Mono) -> bool {
         self.rate.free(now) == 0
-    }
-
-    /// The job that was taken then does not begin, and does not count.
-    pub fn untake(&mut self, then: Mono, now: Mono) {
-        if let Rate::Own(limit) = &mut self.rate {
-            limit.give_back(1, then.plus_ms(TOKEN_MS), now);
-        }
     }
 
     /// Whether health lets this connection be used.

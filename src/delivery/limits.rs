@@ -116,6 +116,10 @@ impl RateLimit {
         }
     }
 
+    pub fn is_limited(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// Messages that may go now.
     pub fn free(&mut self, now: Mono) -> u32 {
         let Some(free) = self.windows.iter_mut().map(|window| window.free(now)).min() else {
@@ -192,6 +196,11 @@ impl RateLimit {
         }
         let windows = self.kept_windows().map(|window| window.stored(now)).collect();
         Some(StoredLimit { age_ms: 0, ahead: self.reserve as u32, windows })
+    }
+
+    /// Whether a save has been begun: the file counts messages that may not have been sent.
+    pub fn was_saved(&self) -> bool {
+        self.covered > 0 || self.saving.is_some()
     }
 
     /// The last save is durable.

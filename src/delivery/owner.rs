@@ -46,6 +46,7 @@ use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
 use crate::delivery::capacity::Request;
 use crate::delivery::capacity::Stage;
+use crate::delivery::capacity::UsedTokens;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Destination;
 use crate::delivery::destination::End;
@@ -157,6 +158,8 @@ pub(super) struct Entry {
     pub(super) destination: Destination,
     /// The last hop that led to it.
     pub(super) hop: Arc<Hop>,
+    /// The names of `Owner::paused` by which hops to it have gone.
+    paused_by: BTreeSet<Box<str>>,
     /// The destination in frames between shards, and in the file of limits.
     key: u64,
     pub(super) pace: Pace,

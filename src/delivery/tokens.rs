@@ -28,14 +28,19 @@ impl Tokens {
         self.held.iter().map(|(_, until)| *until).find(|until| now < *until)
     }
 
-    /// Uses one, if there is one.
-    pub fn use_one(&mut self, now: Mono) -> bool {
-        let Some((tokens, _)) = self.held.iter_mut().find(|(_, until)| now < *until) else {
-            return false;
-        };
+    /// Uses one, if there is one. Until when it was valid.
+    pub fn use_one(&mut self, now: Mono) -> Option<Mono> {
+        let (tokens, until) = self.held.iter_mut().find(|(_, until)| now < *until)?;
+        let until = *until;
         *tokens -= 1;
         self.held.retain(|(tokens, _)| *tokens > 0);
-        true
+        Some(until)
+    }
+
+    /// Takes back a used one. `unused` tells of it if it has expired.
+    pub fn put_back(&mut self, until: Mono) {
+        let place = self.held.partition_point(|(_, other)| *other <= until);
+        self.held.insert(place, (1, until));
     }
 
     /// How many to ask for, if so many messages could go. Not answered: asked again.

@@ -1,6 +1,7 @@
 //! What counts the messages of a destination: a limit of its own, or tokens of the lead.
 
 use crate::base::Mono;
+use crate::base::limits::TOKEN_MS;
 use crate::delivery::limits::Keeping;
 use crate::delivery::limits::RateLimit;
 use crate::delivery::limits::Users;
@@ -31,13 +32,26 @@ impl Rate {
         }
     }
 
-    pub(super) fn count(&mut self, now: Mono) {
+    /// Counts a message. Until when its token was valid, if it counts.
+    pub(super) fn count(&mut self, now: Mono) -> Option<Mono> {
         match self {
-            Rate::Own(limit) => limit.count(1, now),
-            Rate::Tokens(tokens) => {
-                let had_one = tokens.use_one(now);
-                debug_assert!(had_one, "`free` has counted it");
+            Rate::Own(limit) => {
+                limit.count(1, now);
+                limit.is_limited().then(|| now.plus_ms(TOKEN_MS))
             }
+            Rate::Tokens(tokens) => {
+                let used = tokens.use_one(now);
+                debug_assert!(used.is_some(), "`free` has counted it");
+                used
+            }
+        }
+    }
+
+    /// The message with the token that was valid until then does not count.
+    pub fn give_back(&mut self, until: Mono, now: Mono) {
+        match self {
+            Rate::Own(limit) => limit.give_back(1, until, now),
+            Rate::Tokens(tokens) => tokens.put_back(until),
         }
     }
 

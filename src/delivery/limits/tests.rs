@@ -142,7 +142,7 @@ fn shards_with_tokens_exceed_no_rate() {
                     }
                 }
                 for _ in 0..waiting {
-                    if tokens.use_one(now) {
+                    if tokens.use_one(now).is_some() {
                         sent.push(at_ms);
                     }
                 }
@@ -170,8 +170,8 @@ fn unused_tokens_are_free_again() {
     assert_eq!((given, until), (5, at(310)));
     first.on_allow(given, until);
     assert_eq!(first.ask(8, at(61)), Some(3));
-    assert!(first.use_one(at(309)) && first.free(at(309)) == 4);
-    assert!(!first.use_one(at(310)) && first.free(at(310)) == 0);
+    assert!(first.use_one(at(309)).is_some() && first.free(at(309)) == 4);
+    assert!(first.use_one(at(310)).is_none() && first.free(at(310)) == 0);
     assert_eq!(first.unused(3, at(309)), []);
     assert_eq!(first.unused(3, at(310)), [(4, at(310))]);
     lead.give_back(4, at(310), at(320));

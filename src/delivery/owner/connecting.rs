@@ -44,14 +44,14 @@ impl Owner {
         let destination = &mut self.entries[index as usize].destination;
         let idle_reuse = destination.policy().idle_reuse;
         let take = match destination.take(&link, now) {
-            Some(delivery) => {
+            Some((delivery, destination)) => {
                 let (job, tenant) = (delivery.job, delivery.flow.tenant);
                 self.jobs.insert(job, Whereabouts::Taken);
-                self.use_token(tenant, now);
+                let tenant_token = self.use_token(tenant, now);
                 self.leave_tenant(index, tenant);
                 if let Some(connection) = self.capacity.get_mut(conn) {
                     connection.taken += 1;
-                    connection.taken_at = now;
+                    connection.used = UsedTokens { destination, tenant: tenant_token };
                 }
                 self.set_stage(conn, Stage::Busy(job));
                 self.entries[index as usize].grants.begun(now);
@@ -79,11 +79,19 @@ impl Owner {
     }
 
     /// A job that a connection took does not begin: its home gets it back, and the connection asks again.
+    /// It counts under no rate.
     pub fn give_back(&mut self, conn: ConnId, delivery: Box<Delivery>, why: Returned, now: Mono) {
+        let tenant = delivery.flow.tenant;
         self.return_job(delivery, why);
-        let taken_at = self.capacity.get(conn).map_or(now, |connection| connection.taken_at);
+        let used = self.capacity.get(conn).map(|connection| connection.used).unwrap_or_default();
+        if let Some(until) = used.tenant {
+            self.put_back_token(tenant, until, now);
+        }
         if let Some(index) = self.set_stage(conn, Stage::Asking) {
-            self.entries[index as usize].destination.untake(taken_at, now);
+            if let Some(until) = used.destination {
+                self.entries[index as usize].destination.rate.give_back(until, now);
+                self.touched.insert(index);
+            }
             self.refresh(index, now);
         }
     }

@@ -23,11 +23,12 @@ impl Owner {
                 self.apply_policy(index, now);
             }
             if !is_known {
-                self.entries[index as usize].hop = Arc::clone(hop);
+                let paused_by = self.pauses_of(hop);
+                let entry = &mut self.entries[index as usize];
+                entry.hop = Arc::clone(hop);
                 // What one hop is paused by, other hops do not resume.
-                if !self.entries[index as usize].destination.is_paused() && self.is_paused(hop) {
-                    self.set_paused(index, true, now);
-                }
+                entry.paused_by.extend(paused_by);
+                self.follow_pauses(index, now);
             }
             return Some(index);
         }
@@ -42,11 +43,13 @@ impl Owner {
         let is_member = stripes > 1 || self.me != lead || self.leads.contains_key(&key);
         let rate = Rate::Own(self.rates.limit(key, &policy.rates, Users::OneShard, now));
         let mut destination = Destination::new(&hop.destination, policy, rate);
-        destination.pause(self.is_paused(hop));
+        let paused_by = self.pauses_of(hop);
+        destination.pause(!paused_by.is_empty());
         self.generation = self.generation.wrapping_add(1);
         let index = self.entries.insert(Entry {
             destination,
             hop: Arc::clone(hop),
+            paused_by,
             key,
             pace: Pace::default(),
             grants: Grants::default(),
@@ -138,8 +141,8 @@ impl Owner {
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
         self.by_key.remove(&entry.key);
-        if let Rate::Own(_) = entry.destination.rate {
-            self.rates.forget(entry.key);
+        if let Rate::Own(limit) = &entry.destination.rate {
+            self.rates.forget(entry.key, limit);
         }
         true
     }

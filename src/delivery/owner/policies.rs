@@ -69,8 +69,9 @@ impl Owner {
         self.reloading = (end < self.entries.capacity()).then_some(end);
     }
 
-    pub(super) fn is_paused(&self, hop: &Hop) -> bool {
-        self.paused.iter().any(|word| goes_by(hop, word))
+    /// The names of pauses by which this hop goes.
+    pub(super) fn pauses_of(&self, hop: &Hop) -> BTreeSet<Box<str>> {
+        self.paused.iter().filter(|word| goes_by(hop, word)).cloned().collect()
     }
 
     /// Whether this name is paused.
@@ -78,43 +79,58 @@ impl Owner {
         self.paused.contains(word)
     }
 
-    /// Pauses all destinations that go by this name, known already or not. The destinations that are known.
+    /// Pauses all destinations that go by this name, known already or not. The known destinations that it
+    /// has paused.
     pub fn pause(&mut self, word: &str, now: Mono) -> Vec<Box<str>> {
         // `Pauses` bounds them.
         self.paused.insert(word.into());
-        self.apply_pauses(word, now)
-    }
-
-    /// Ends the pause of this name. A destination that is paused by another name too stays so.
-    pub fn resume(&mut self, word: &str, now: Mono) -> Vec<Box<str>> {
-        self.paused.remove(word);
-        self.apply_pauses(word, now)
-    }
-
-    fn apply_pauses(&mut self, word: &str, now: Mono) -> Vec<Box<str>> {
-        let mut touched = Vec::new();
+        let mut paused = Vec::new();
         for index in self.indexes() {
-            let hop = Arc::clone(&self.entries[index as usize].hop);
-            let is_paused = self.is_paused(&hop);
-            let destination = &self.entries[index as usize].destination;
-            if destination.is_paused() != is_paused {
-                self.set_paused(index, is_paused, now);
-                touched.push(hop.destination.clone());
-            } else if goes_by(&hop, word) && !is_paused {
-                touched.push(hop.destination.clone());
+            let Entry { destination, hop, paused_by, .. } = &mut self.entries[index as usize];
+            // Mail of other domains may have come since.
+            let is_meant = goes_by(hop, word)
+                || destination.deliveries().any(|delivery| goes_by(&delivery.hop, word));
+            if is_meant {
+                paused_by.insert(word.into());
+                paused.extend(self.follow_pauses(index, now));
             }
         }
         self.pump(now);
-        touched
+        paused
     }
 
-    pub(super) fn set_paused(&mut self, index: u32, is_paused: bool, now: Mono) {
-        self.entries[index as usize].destination.pause(is_paused);
+    /// Ends the pause of this name. A destination that is paused by another name too stays so. The known
+    /// destinations of this name that are not paused now.
+    pub fn resume(&mut self, word: &str, now: Mono) -> Vec<Box<str>> {
+        self.paused.remove(word);
+        let mut resumed = Vec::new();
+        for index in self.indexes() {
+            let Entry { destination, hop, paused_by, .. } = &mut self.entries[index as usize];
+            let is_meant = paused_by.remove(word) || goes_by(hop, word);
+            if is_meant && paused_by.is_empty() {
+                resumed.push(destination.name.clone());
+                self.follow_pauses(index, now);
+            }
+        }
+        self.pump(now);
+        resumed
+    }
+
+    /// Pauses or resumes a destination as the names say that pause it. Its name, if that changes it.
+    pub(super) fn follow_pauses(&mut self, index: u32, now: Mono) -> Option<Box<str>> {
+        let Entry { destination, paused_by, .. } = &mut self.entries[index as usize];
+        let is_paused = !paused_by.is_empty();
+        if destination.is_paused() == is_paused {
+            return None;
+        }
+        destination.pause(is_paused);
+        let name = destination.name.clone();
         if is_paused {
             self.return_all(index, Returned::NoPlaces);
         }
         self.touched.insert(index);
         self.grant(index, now);
         self.refresh(index, now);
+        Some(name)
     }
 }

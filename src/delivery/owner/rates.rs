@@ -58,8 +58,8 @@ impl RateBook {
     }
 
     /// Nothing counts under this limit any more.
-    pub(super) fn forget(&mut self, key: u64) {
-        self.dropped.push(key);
+    pub(super) fn forget(&mut self, key: u64, limit: &RateLimit) {
+        self.dropped.extend(limit.was_saved().then_some(key));
     }
 
     /// When something is to be saved or asked for.
@@ -184,13 +184,27 @@ impl Owner {
         }
     }
 
-    /// A job of the tenant begins. Its token was there, or the tenant was held.
-    pub(super) fn use_token(&mut self, tenant: u64, now: Mono) {
-        let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
-        let had_one = one.tokens.use_one(now);
-        debug_assert!(had_one, "a tenant without tokens is held");
+    /// A job of the tenant begins. Its token was there, or the tenant was held. Until when the token was
+    /// valid.
+    pub(super) fn use_token(&mut self, tenant: u64, now: Mono) -> Option<Mono> {
+        let one = self.rates.tenants.get_mut(&tenant)?;
+        let used = one.tokens.use_one(now);
+        debug_assert!(used.is_some(), "a tenant without tokens is held");
         if one.tokens.free(now) == 0 {
             self.set_free(tenant, false, now);
+        }
+        used
+    }
+
+    /// The job that has used this token does not begin.
+    pub(super) fn put_back_token(&mut self, tenant: u64, until: Mono, now: Mono) {
+        if !self.rates.limited.contains_key(&tenant) {
+            return;
+        }
+        self.rates.tenants.entry(tenant).or_default().tokens.put_back(until);
+        if now < until {
+            self.rates.expires = self.rates.expires.min(until);
+            self.set_free(tenant, true, now);
         }
     }
 
@@ -311,7 +325,7 @@ impl Owner {
                 || !lead.shares.is_unused()
                 || lead.limit.empties_at(now) > now;
             if !is_kept {
-                rates.forget(*key);
+                rates.forget(*key, &lead.limit);
             }
             is_kept
         });

@@ -178,10 +178,14 @@ impl Bench {
     }
 
     fn with(policy: DeliveryPolicy) -> Bench {
+        Bench::of_shards(policy, 1)
+    }
+
+    fn of_shards(policy: DeliveryPolicy, shards: usize) -> Bench {
         let gate = Arc::new(Gate::new(policy.connections_max));
         let owner = Owner::new(OwnerParts {
             me: HOME,
-            shards: 1,
+            shards,
             policy: Arc::new(policy),
             hasher: FlowHasher::new((1, 2)),
             gate,
@@ -470,6 +474,55 @@ fn a_probe_waits_for_a_rate_and_goes_on() {
     assert_eq!(bench.state(&a, 2200).binds, Binds::Rate);
 }
 
+/// Tokens that are asked for come at once, valid until then; those given back are collected.
+fn pass_tokens(bench: &mut Bench, until_ms: u64, ms: u64) -> Vec<(u64, u32, Mono)> {
+    bench.owner.tick(at(ms));
+    let mut unused = Vec::new();
+    for effect in bench.owner.take_effects() {
+        match effect {
+            OwnerEffect::Send { frame: Frame::Ask { limit, tokens, .. }, .. } => {
+                bench.owner.allow(limit, (tokens, at(until_ms)), at(ms));
+            }
+            OwnerEffect::Send { frame: Frame::Unused { limit, tokens, until }, .. } => {
+                unused.push((limit, tokens, until));
+            }
+            OwnerEffect::Open { conn, hop, source } => {
+                bench.opened.push((conn, hop.destination.clone(), source));
+            }
+            _ => {}
+        }
+    }
+    unused
+}
+
+/// The first tenant may send so many messages an hour.
+fn with_limited_tenant(text: &str) -> (DeliveryPolicy, u64) {
+    let tenants = "[[tenant]]\nname = 't1'\nmessages_per_hour = 1000\n";
+    let policy = policy(&format!("{text}{tenants}"));
+    (policy, FlowHasher::new((1, 2)).tenant(Some("t1")))
+}
+
+#[test]
+fn a_job_that_is_given_back_uses_no_token() {
+    let text = "[destination_defaults]\nmessages_per_hour = 1000\nwindow_start = 1\nstripes = 2\n";
+    let (policy, tenant) = with_limited_tenant(text);
+    let (mut bench, a) = (Bench::of_shards(policy, 2), named("a"));
+    bench.push_of(&a, 1, tenant, 0);
+    let key = FlowHasher::new((1, 2)).destination("a", None);
+    bench.owner.share(key, (HOME, 1, 1), at(0));
+    for ms in [0, 20, 40] {
+        assert!(pass_tokens(&mut bench, 250, ms).is_empty());
+    }
+    let conn = bench.connect(60)[0];
+    let job = bench.take(conn, 60).expect("both tokens have come");
+    bench.owner.give_back(conn, job, Returned::Hidden, at(61));
+    let mut unused = pass_tokens(&mut bench, 250, 80);
+    unused.sort_unstable();
+    let mut expected = [(tenant, 1, at(250)), (key, 1, at(250))];
+    expected.sort_unstable();
+    assert_eq!(unused, expected, "the leads may give them to others");
+}
+
 #[test]
 fn destinations_that_failed_do_not_take_the_last_connections() {
     let mut bench =
@@ -619,6 +672,26 @@ fn a_pause_returns_the_jobs_and_a_resume_grants_places() {
 }
 
 #[test]
+fn a_pause_does_not_depend_on_whose_mail_came_last() {
+    let (mut bench, b) = (Bench::new(""), named("a"));
+    let c = Arc::new(Hop { domain: "c.test".into(), ..hop("a") });
+    bench.push(&b, 1, 0);
+    bench.push(&c, 1, 1);
+    assert_eq!(bench.owner.pause("b.test", at(2)), ["a".into()], "mail of that name waits");
+    bench.push(&c, 1, 3);
+    let is_paused = |bench: &mut Bench| bench.destination(&b).is_paused();
+    // Other names change nothing.
+    assert!(bench.owner.pause("x.test", at(4)).is_empty() && is_paused(&mut bench));
+    assert!(bench.owner.resume("x.test", at(5)).is_empty() && is_paused(&mut bench));
+    assert!(bench.owner.pause("c.test", at(6)).is_empty(), "it is paused already");
+    assert!(bench.owner.resume("b.test", at(7)).is_empty() && is_paused(&mut bench));
+    bench.push(&b, 1, 8);
+    assert!(is_paused(&mut bench), "by the name of the other domain");
+    assert_eq!(bench.owner.resume("c.test", at(9)), ["a".into()]);
+    assert!(!is_paused(&mut bench));
+}
+
+#[test]
 fn destinations_share_the_connections_of_the_shard() {
     let text = "[delivery]\nconnections_max = 8\n[destination_defaults]\nwindow_start = 20\n\
                 connections_max = 20\n";
@@ -693,6 +766,25 @@ fn idle_destinations_are_forgotten_and_those_with_a_rate_later() {
     assert_eq!(known(7_200_000), 0);
     assert!(bench.owner.by_name.is_empty() && bench.owner.timers.is_empty());
     assert_eq!(bench.owner.next_wake(), None);
+}
+
+#[test]
+fn only_rates_that_were_stored_are_dropped_from_the_file() {
+    let text = "[[destination]]\nname = 'hourly'\nrecipient_domain = 'hourly.test'\nmessages_per_hour = 9\n";
+    let (mut bench, a) = (Bench::new(text), named("a"));
+    let hourly = Arc::new(Hop { domain: "hourly.test".into(), ..hop("h") });
+    bench.want(&a, 0);
+    bench.want(&hourly, 0);
+    bench.tick(DESTINATION_IDLE_MS);
+    assert!(bench.owner.entries.is_empty() && bench.saves.is_empty(), "no rate was used");
+    bench.push(&hourly, 1, DESTINATION_IDLE_MS);
+    let conn = bench.connect(DESTINATION_IDLE_MS)[0];
+    assert!(bench.delivers(conn, DESTINATION_IDLE_MS));
+    bench.end(conn, only(LinkEnd::Closed), DESTINATION_IDLE_MS);
+    (2..20).for_each(|round| bench.tick(round * DESTINATION_IDLE_MS));
+    assert!(bench.owner.entries.is_empty());
+    let last = bench.saves.last().map(|(_, stored)| stored);
+    assert_eq!(last, Some(&StoredLimit::default()), "nothing counts any more");
 }
 
 #[test]

@@ -24,8 +24,11 @@ pub(in crate::delivery) struct RateBook {
     tenants: HashMap<u64, Tenant>,
     /// Tenants whose rate is used up, and until when.
     spent: HashMap<u64, Mono>,
-    /// A token expires then.
-    expires: Mono,
+    /// When tokens of tenants expire and used up rates are free again. A tenant may be there more than
+    /// once.
+    due: BTreeSet<(Mono, u64)>,
+    /// Tenants that lack tokens, or may have some to give back.
+    changed: BTreeSet<u64>,
 }
 
 /// A tenant with a rate.
@@ -65,9 +68,10 @@ impl RateBook {
     /// When something is to be saved or asked for.
     pub(super) fn next_wake(&self, ticked: Mono) -> Option<Mono> {
         let unsaved = self.unsaved.first().map(|(at, _)| *at).filter(|_| self.saving.is_empty());
-        let tenants = (!self.tenants.is_empty()).then_some(Mono::ZERO);
+        let changed = (!self.changed.is_empty()).then_some(Mono::ZERO);
+        let due = self.due.first().map(|(at, _)| *at);
         let tick = ticked.plus_ms(TICK_MS);
-        [unsaved, tenants].into_iter().flatten().min().map(|at| at.max(tick))
+        [unsaved, changed, due].into_iter().flatten().min().map(|at| at.max(tick))
     }
 
     /// Until when the rate of a tenant is used up.
@@ -178,6 +182,9 @@ impl Owner {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let Some(jobs) = one.by_destination.get_mut(&index) else { return };
         (*jobs, one.queued) = (*jobs - 1, one.queued - 1);
+        if one.queued == 0 {
+            self.rates.changed.insert(tenant);
+        }
         if *jobs == 0 {
             one.by_destination.remove(&index);
             self.entries[index as usize].destination.hold_tenant(tenant, false);
@@ -202,24 +209,26 @@ impl Owner {
             return;
         }
         self.rates.tenants.entry(tenant).or_default().tokens.put_back(until);
+        self.rates.changed.insert(tenant);
         if now < until {
-            self.rates.expires = self.rates.expires.min(until);
+            self.rates.due.insert((until, tenant));
             self.set_free(tenant, true, now);
         }
     }
 
     /// Holds the tenants whose tokens have expired. Called before a job is taken.
     pub(super) fn hold_expired(&mut self, now: Mono) {
-        if now < self.rates.expires || self.rates.tenants.is_empty() {
-            return;
-        }
-        self.rates.expires = Mono::NEVER;
-        let tenants: Vec<u64> = self.rates.tenants.keys().copied().collect();
-        for tenant in tenants {
-            let tokens = &self.rates.tenants[&tenant].tokens;
-            match tokens.expires(now) {
-                Some(at) => self.rates.expires = self.rates.expires.min(at),
-                None => self.set_free(tenant, false, now),
+        while let Some((at, tenant)) = self.rates.due.first().copied()
+            && at <= now
+        {
+            self.rates.due.pop_first();
+            if self.rates.spent_until(tenant, now).is_none() {
+                self.rates.spent.remove(&tenant);
+            }
+            let Some(one) = self.rates.tenants.get(&tenant) else { continue };
+            self.rates.changed.insert(tenant);
+            if one.tokens.expires(now).is_none() {
+                self.set_free(tenant, false, now);
             }
         }
     }
@@ -243,15 +252,19 @@ impl Owner {
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
         let frames = one.tokens.frames(one.queued, (tenant, from), now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
+        if one.queued == 0 {
+            self.rates.tenants.remove(&tenant);
+        } else if one.queued > one.tokens.free(now) {
+            // Asked again when they do not come.
+            self.rates.changed.insert(tenant);
+        }
     }
 
     /// Gives back what is not used, and asks again.
     pub(super) fn tick_tenants(&mut self, now: Mono) {
         self.hold_expired(now);
-        let tenants: Vec<u64> = self.rates.tenants.keys().copied().collect();
-        tenants.into_iter().for_each(|tenant| self.ask_for(tenant, now));
-        self.rates.tenants.retain(|_, one| one.queued > 0);
-        self.rates.spent.retain(|_, until| now < *until);
+        let changed = std::mem::take(&mut self.rates.changed);
+        changed.into_iter().for_each(|tenant| self.ask_for(tenant, now));
     }
 
     /// To the lead: a shard asks for tokens of the rate of a destination or a tenant.
@@ -281,11 +294,11 @@ impl Owner {
     pub fn allow(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
         if let Some(one) = self.rates.tenants.get_mut(&key) {
             one.tokens.on_allow(tokens, until);
+            if tokens > 0 {
+                self.rates.due.insert((until, key));
+            }
             match one.tokens.expires(now) {
-                Some(at) => {
-                    self.rates.expires = self.rates.expires.min(at);
-                    self.set_free(key, true, now);
-                }
+                Some(_) => self.set_free(key, true, now),
                 None => self.return_tenant(key, until, now),
             }
         } else if let Some(index) = self.by_key.get(&key).copied() {
@@ -300,6 +313,7 @@ impl Owner {
     /// The rate of a tenant is used up: its jobs go home until it is not.
     fn return_tenant(&mut self, tenant: u64, until: Mono, now: Mono) {
         self.rates.spent.insert(tenant, until);
+        self.rates.due.insert((until, tenant));
         let Some(one) = self.rates.tenants.get(&tenant) else { return };
         let indexes: Vec<u32> = one.by_destination.keys().copied().collect();
         for index in indexes {

@@ -524,6 +524,26 @@ fn a_job_that_is_given_back_uses_no_token() {
 }
 
 #[test]
+fn a_tenant_with_tokens_is_looked_at_when_they_expire() {
+    let (policy, tenant) = with_limited_tenant("[destination_defaults]\nidle_reuse = '60s'\n");
+    let (mut bench, a) = (Bench::with(policy), named("a"));
+    bench.push_of(&a, 3, tenant, 0);
+    pass_tokens(&mut bench, 250, 20);
+    pass_tokens(&mut bench, 250, 40);
+    assert_eq!(bench.owner.next_wake(), Some(at(60)), "nobody has answered for two of them");
+    pass_tokens(&mut bench, 250, 120);
+    pass_tokens(&mut bench, 250, 140);
+    assert_eq!(bench.owner.next_wake(), Some(at(250)), "not at each tick");
+    let conns = bench.connect(140);
+    assert!(bench.take(conns[0], 249).is_some() && bench.take(conns[1], 250).is_none());
+    assert!(bench.owner.rates.holds(tenant));
+    assert_eq!(pass_tokens(&mut bench, 500, 250), [(tenant, 2, at(250))], "they have expired");
+    assert!(bench.take(conns[1], 250).is_some() && bench.take(conns[2], 250).is_some());
+    assert_eq!(pass_tokens(&mut bench, 500, 270), []);
+    assert!(bench.owner.next_wake().is_some_and(|wake| wake > at(290)), "no job waits");
+}
+
+#[test]
 fn destinations_that_failed_do_not_take_the_last_connections() {
     let mut bench =
         Bench::new("[delivery]\nconnections_max = 8\n[destination_defaults]\nwindow_start = 1\n");

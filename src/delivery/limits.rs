@@ -208,9 +208,16 @@ impl RateLimit {
         self.covered = self.saving.take().unwrap_or(self.covered);
     }
 
-    /// Counts what an earlier process has sent, all of its reserve included.
+    /// All that counts now, for `restore`.
+    pub fn counted(&mut self, now: Mono) -> StoredLimit {
+        self.windows.iter_mut().for_each(|window| window.roll(now));
+        let windows = self.windows.iter().map(|window| window.stored(now)).collect();
+        StoredLimit { age_ms: 0, ahead: 0, windows }
+    }
+
+    /// Counts what was sent before, by an earlier process with all of its reserve.
     pub fn restore(&mut self, stored: &StoredLimit, now: Mono) {
-        for window in self.windows.iter_mut().filter(|window| window.span_ms >= MINUTE_MS) {
+        for window in &mut self.windows {
             let Some(old) = stored.windows.iter().find(|old| old.span_ms == window.span_ms) else {
                 continue;
             };

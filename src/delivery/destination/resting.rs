@@ -77,9 +77,9 @@ impl Destination {
         first
     }
 
-    /// Until when something about it must be remembered, beyond the usual time. When there is no room,
-    /// how long it has been failing does not count: the next attempt tells.
-    pub fn is_worth_keeping_until(&mut self, is_full: bool, now: Mono) -> Mono {
+    /// Until when something about it must be remembered, beyond the usual time, its rates aside. When there
+    /// is no room, how long it has been failing does not count: the next attempt tells.
+    pub fn is_worth_keeping_until(&self, is_full: bool) -> Mono {
         let mut until = self.suspended_until;
         let back_off_max = self.policy.back_off_max;
         let mut later = |standing: &Standing| match standing.health {
@@ -95,10 +95,14 @@ impl Destination {
             until = until.max(outlet.quiet_until).max(outlet.suspended_until);
         }
         let slowed = self.outlets.iter().map(|outlet| outlet.slowed).chain([self.slowed]);
-        until = slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed));
+        slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed))
+    }
+
+    /// Whether something that was sent still counts here under its rates.
+    pub fn counts_rate(&mut self, now: Mono) -> bool {
         match &mut self.rate {
-            Rate::Own(limit) => until.max(limit.empties_at(now)),
-            Rate::Tokens(_) => until,
+            Rate::Own(limit) => limit.empties_at(now) > now,
+            Rate::Tokens(_) => false,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The destinations that an owner knows: how they are made, and when they are forgotten.
 //!
 //! Promise:  a destination of which something must be remembered outlives its idle time.
-//! Bounds:   `DESTINATIONS_MAX`. Full: the one that has been idle longest is forgotten for a new one.
+//! Bounds:   `DESTINATIONS_MAX`. Full: the one that has been idle longest is forgotten for a new one, but
+//!           not what was sent under its rates.
 
 use super::*;
 
@@ -98,7 +99,7 @@ impl Owner {
     }
 
     /// Makes room for a destination by forgetting the one that has been idle longest.
-    fn forget_oldest(&mut self, now: Mono) -> bool {
+    pub(super) fn forget_oldest(&mut self, now: Mono) -> bool {
         for _ in 0..FORGET_TRIES {
             let Some(idle) = self.idle.pop_front() else { return false };
             if self.forget_or_keep(idle, true, now) {
@@ -127,13 +128,14 @@ impl Owner {
             lacks || member.told.is_some_and(|told| told != idle)
         };
         if entry.member.as_ref().is_some_and(holds)
-            || entry.destination.is_worth_keeping_until(is_full, now) > now
+            || entry.destination.is_worth_keeping_until(is_full) > now
+            || !(is_full && self.rates.keeps_more()) && entry.destination.counts_rate(now)
         {
             entry.idle_since = Some(now);
             self.idle.push_back((index, generation, now));
             return false;
         }
-        let entry = self.entries.remove(index as usize);
+        let mut entry = self.entries.remove(index as usize);
         if let Some(at) = entry.timer {
             self.timers.remove(&(at, index));
         }
@@ -141,8 +143,8 @@ impl Owner {
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
         self.by_key.remove(&entry.key);
-        if let Rate::Own(limit) = &entry.destination.rate {
-            self.rates.forget(entry.key, limit);
+        if let Rate::Own(limit) = &mut entry.destination.rate {
+            self.rates.forget(entry.key, limit, now);
         }
         true
     }

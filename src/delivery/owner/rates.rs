@@ -4,14 +4,21 @@
 //!           by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
 //!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
 //!           the places of others.
+//! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
 //! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
 
 use super::*;
+
+/// Destinations forgotten for want of room of which is known what was sent under their rates.
+const KEPT_MAX: usize = 4 * DESTINATIONS_MAX;
 
 /// Rates as an owner keeps them.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct RateBook {
     sent_before: Arc<SentBefore>,
+    /// What was sent to destinations that were forgotten for want of room.
+    kept: HashMap<u64, Kept>,
+    kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.
     unsaved: BTreeSet<(Mono, u64)>,
     /// The limits of the save under way.
@@ -29,6 +36,15 @@ pub(in crate::delivery) struct RateBook {
     due: BTreeSet<(Mono, u64)>,
     /// Tenants that lack tokens, or may have some to give back.
     changed: BTreeSet<u64>,
+}
+
+/// What counted then under a limit, and until when something of it does.
+#[derive(Debug)]
+struct Kept {
+    sent: StoredLimit,
+    at: Mono,
+    until: Mono,
+    was_saved: bool,
 }
 
 /// A tenant with a rate.
@@ -51,18 +67,47 @@ impl RateBook {
         RateBook { sent_before, limited: limited(policy, hasher), ..RateBook::default() }
     }
 
-    /// A limit with what earlier processes have sent.
-    pub(super) fn limit(&self, key: u64, rates: &Rates, users: Users, now: Mono) -> RateLimit {
+    /// A limit with what was sent before it was forgotten, or by earlier processes.
+    pub(super) fn limit(&mut self, key: u64, rates: &Rates, users: Users, now: Mono) -> RateLimit {
         let mut limit = RateLimit::new(rates, Keeping::Stored, users);
-        if let Some(stored) = self.sent_before.of(key, now) {
-            limit.restore(&stored, now);
+        let sent = match self.kept.remove(&key) {
+            Some(Kept { sent, at, until, .. }) => {
+                self.kept_until.remove(&(until, key));
+                Some(StoredLimit { age_ms: now.ms_since(at), ..sent })
+            }
+            None => self.sent_before.of(key, now),
+        };
+        if let Some(sent) = sent {
+            limit.restore(&sent, now);
         }
         limit
     }
 
-    /// Nothing counts under this limit any more.
-    pub(super) fn forget(&mut self, key: u64, limit: &RateLimit) {
-        self.dropped.extend(limit.was_saved().then_some(key));
+    /// The limit has no owner any more. What still counts is kept.
+    pub(super) fn forget(&mut self, key: u64, limit: &mut RateLimit, now: Mono) {
+        let (until, was_saved) = (limit.empties_at(now), limit.was_saved());
+        if until > now {
+            self.kept.insert(key, Kept { sent: limit.counted(now), at: now, until, was_saved });
+            self.kept_until.insert((until, key));
+        } else {
+            self.dropped.extend(was_saved.then_some(key));
+        }
+    }
+
+    /// Whether a limit may be forgotten under which something counts.
+    pub(super) fn keeps_more(&self) -> bool {
+        self.kept.len() < KEPT_MAX
+    }
+
+    /// Drops what does not count any more.
+    fn drop_kept(&mut self, now: Mono) {
+        while let Some((until, key)) = self.kept_until.first().copied()
+            && until <= now
+        {
+            self.kept_until.pop_first();
+            let kept = self.kept.remove(&key);
+            self.dropped.extend(kept.filter(|kept| kept.was_saved).map(|_| key));
+        }
     }
 
     /// When something is to be saved or asked for.
@@ -113,6 +158,7 @@ impl Owner {
         if !self.rates.saving.is_empty() {
             return;
         }
+        self.rates.drop_kept(now);
         let dropped = std::mem::take(&mut self.rates.dropped).into_iter();
         let mut limits: Vec<_> = dropped.map(|key| (key, StoredLimit::default())).collect();
         while let Some((at, key)) = self.rates.unsaved.first().copied()
@@ -269,14 +315,14 @@ impl Owner {
 
     /// To the lead: a shard asks for tokens of the rate of a destination or a tenant.
     pub fn ask(&mut self, key: u64, from: ShardId, tokens: u32, now: Mono) {
-        if let Some(rates) = self.rates.limited.get(&key) {
+        if let Some(rates) = self.rates.limited.get(&key).copied() {
             let users = Users::Shards;
             let lead = self.leads.entry(key).or_insert_with(|| Lead {
                 shares: Shares::new(0, 0),
-                limit: self.rates.limit(key, rates, users, now),
+                limit: self.rates.limit(key, &rates, users, now),
                 used_at: now,
             });
-            lead.limit.set_rates(rates);
+            lead.limit.set_rates(&rates);
         }
         let Some(lead) = self.leads.get_mut(&key) else { return };
         lead.used_at = now;
@@ -339,7 +385,7 @@ impl Owner {
                 || !lead.shares.is_unused()
                 || lead.limit.empties_at(now) > now;
             if !is_kept {
-                rates.forget(*key, &lead.limit);
+                rates.forget(*key, &mut lead.limit, now);
             }
             is_kept
         });

@@ -808,6 +808,36 @@ fn only_rates_that_were_stored_are_dropped_from_the_file() {
 }
 
 #[test]
+fn a_full_table_forgets_destinations_but_not_what_was_sent_to_them() {
+    let text = "[destination_defaults]\nmessages_per_day = 80\nmessages_per_second = 6\nidle_reuse = '60s'\n\
+                window_start = 1\nconnections_max = 1\n";
+    let (mut bench, a) = (Bench::new(text), named("a"));
+    bench.push(&a, 5, 0);
+    bench.tick(0);
+    let conn = bench.connect(0)[0];
+    (0..5).for_each(|_| assert!(bench.delivers(conn, 0)));
+    bench.end(conn, only(LinkEnd::Closed), 1);
+    assert!(bench.owner.forget_oldest(at(2)), "no rate keeps others out");
+    assert!(bench.owner.entries.is_empty());
+    bench.push(&a, 9, 3);
+    bench.tick(3);
+    let conn = bench.connect(20)[0];
+    assert!(bench.delivers(conn, 20) && !bench.delivers(conn, 20), "six a second");
+    let Rate::Own(limit) = &mut bench.destination(&a).rate else { panic!("it is not striped") };
+    let counted = limit.counted(at(1100)).windows.into_iter();
+    let counted = counted.map(|window| window.slices.iter().map(|slice| slice.count).sum());
+    assert_eq!(counted.collect::<Vec<u32>>(), [0, 6], "in a second and a day");
+    // Nothing is kept for longer than it counts.
+    bench.owner.close();
+    bench.end(conn, only(LinkEnd::Closed), 1100);
+    assert!(bench.owner.forget_oldest(at(1200)));
+    bench.saves.clear();
+    bench.tick(2 * 86_400_000);
+    assert_eq!(bench.saves.pop(), Some((target_of(&a), StoredLimit::default())));
+    assert!(bench.owner.rates.keeps_more() && bench.owner.entries.is_empty());
+}
+
+#[test]
 fn a_home_that_was_told_of_no_places_hears_from_an_owner_that_forgot() {
     let (mut bench, a) = (Bench::new(""), named("a"));
     bench.want(&a, 0);

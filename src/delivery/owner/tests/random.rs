@@ -569,6 +569,9 @@ impl World {
             }
             return;
         }
+        // As if there were no room for another destination.
+        let shard = self.random.below(u64::from(SHARDS)) as usize;
+        self.call(shard, |owner, now| owner.forget_oldest(now));
         if self.random.below(2) == 0 {
             let number = self.random.below(DESTINATIONS as u64) as usize;
             return self.set_paused(number, !self.paused[number]);

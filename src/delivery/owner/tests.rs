@@ -510,13 +510,13 @@ fn a_job_that_is_given_back_uses_no_token() {
     bench.push_of(&a, 1, tenant, 0);
     let key = FlowHasher::new((1, 2)).destination("a", None);
     bench.owner.share(key, (HOME, 1, 1), at(0));
-    for ms in [0, 20, 40] {
+    for ms in [0, 100, 120] {
         assert!(pass_tokens(&mut bench, 250, ms).is_empty());
     }
-    let conn = bench.connect(60)[0];
-    let job = bench.take(conn, 60).expect("both tokens have come");
-    bench.owner.give_back(conn, job, Returned::Hidden, at(61));
-    let mut unused = pass_tokens(&mut bench, 250, 80);
+    let conn = bench.connect(140)[0];
+    let job = bench.take(conn, 140).expect("both tokens have come");
+    bench.owner.give_back(conn, job, Returned::Hidden, at(141));
+    let mut unused = pass_tokens(&mut bench, 250, 160);
     unused.sort_unstable();
     let mut expected = [(tenant, 1, at(250)), (key, 1, at(250))];
     expected.sort_unstable();

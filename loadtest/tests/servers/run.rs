@@ -423,6 +423,6 @@ fn an_interrupt_stops_everything_and_leaves_nothing() {
 fn all_scenarios_are_listed_with_their_purpose() {
     let output = Bench::new().run(&["--list"]);
     let (list, _) = texts(&output);
-    assert_eq!(list.lines().count(), 12, "{list}");
+    assert_eq!(list.lines().count(), 13, "{list}");
     assert!(list.lines().all(|line| line.split_whitespace().count() > 5), "{list}");
 }

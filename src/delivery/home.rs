@@ -50,7 +50,10 @@ use crate::delivery::event::HomePolicy;
 use crate::delivery::event::Note;
 use crate::delivery::event::Pass;
 use crate::delivery::event::Written;
+use crate::delivery::fair::ConnectionClass;
+use crate::delivery::fair::FairQueue;
 use crate::delivery::fair::Origin;
+use crate::delivery::fair::Slot;
 use crate::delivery::job::Deadlines;
 use crate::delivery::job::Head;
 use crate::delivery::job::JOB_BYTES;
@@ -237,7 +240,7 @@ pub struct Home {
     memory: Memory,
     deadlines: BTreeSet<(Wall, JobKey)>,
     timers: BTreeSet<(Mono, Timer)>,
-    lookups: VecDeque<JobRef>,
+    lookups: FairQueue<JobRef>,
     lookups_under_way: usize,
     flow_reads: usize,
     starved: BTreeSet<FlowKey>,
@@ -280,7 +283,7 @@ impl Home {
             memory,
             deadlines: BTreeSet::new(),
             timers: BTreeSet::from([(now.mono.plus(SWEEP_EVERY), Timer::Sweep)]),
-            lookups: VecDeque::new(),
+            lookups: FairQueue::default(),
             lookups_under_way: 0,
             flow_reads: 0,
             starved: BTreeSet::new(),
@@ -369,8 +372,8 @@ impl Home {
     }
 
     /// Lookups that begin before this one.
-    pub fn lookups_before(&self, job: JobRef) -> usize {
-        self.lookups.iter().position(|other| *other == job).unwrap_or(0)
+    pub fn lookups_before(&self, slot: Slot) -> usize {
+        self.lookups.ahead_of(slot).unwrap_or(0)
     }
 
     pub fn job(&self, key: JobKey) -> Option<&Job> {

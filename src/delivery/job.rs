@@ -131,8 +131,10 @@ pub enum State {
 pub enum Lookup {
     /// What is known already may answer.
     Asked,
-    /// It waits for one of the places for lookups.
-    Queued,
+    /// It waits for one of the places for lookups, in the turn of its tenant.
+    Queued {
+        slot: Slot,
+    },
     UnderWay,
     /// We lacked something, or a bug ended the lookup: it is begun again.
     Later {

@@ -329,10 +329,9 @@ impl Home {
         match &job.state {
             State::Reading => Standing::Reading,
             State::Resolving(lookup) => Standing::Resolving(match lookup {
-                Lookup::Queued => ResolvingFor::Lookup {
-                    ahead: self.lookups_before(reference),
-                    places: LOOKUPS_MAX,
-                },
+                Lookup::Queued { slot } => {
+                    ResolvingFor::Lookup { ahead: self.lookups_before(*slot), places: LOOKUPS_MAX }
+                }
                 Lookup::Asked | Lookup::UnderWay => ResolvingFor::Answer,
                 Lookup::Later { at, lack } => {
                     ResolvingFor::Again { at: now.wall_at(*at), lack: *lack }

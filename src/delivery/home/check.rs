@@ -45,7 +45,7 @@ impl Home {
             }
             match &job.state {
                 State::Reading => claims += 1,
-                State::Resolving(Lookup::Queued) => queued += 1,
+                State::Resolving(Lookup::Queued { .. }) => queued += 1,
                 State::Resolving(lookup) => {
                     claims += 1;
                     lookups += usize::from(matches!(lookup, Lookup::UnderWay));

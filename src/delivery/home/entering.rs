@@ -193,15 +193,17 @@ impl Home {
         if self.claims + self.queued > LOOKUPS_WAITING_MAX {
             return self.remove(job.key, true);
         }
-        self.advance(job.key, State::Resolving(Lookup::Queued));
-        self.lookups.push_back(job);
+        let slot = self.lookups.push(job, turn_of(&self.jobs[&job.key]));
+        self.advance(job.key, State::Resolving(Lookup::Queued { slot }));
         self.set_timer(LOOKUP_PATIENCE, Timer::Lookup(job));
     }
 
     /// A job that waits for a lookup still has waited for long.
     pub(super) fn on_patience(&mut self, job: JobRef) {
         let known = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation);
-        if !known.is_some_and(|known| matches!(known.state, State::Resolving(Lookup::Queued))) {
+        if !known
+            .is_some_and(|known| matches!(known.state, State::Resolving(Lookup::Queued { .. })))
+        {
             return;
         }
         if !self.is_crowded() {
@@ -215,11 +217,12 @@ impl Home {
     /// Begins lookups while there are places for them.
     pub(super) fn look_up(&mut self) {
         while self.lookups_under_way < LOOKUPS_MAX {
-            let Some(job) = self.lookups.pop_front() else { return };
+            let Some(taken) = self.lookups.take(ConnectionClass::default()) else { return };
+            let job = taken.job;
             let Some(known) = self.jobs.get(&job.key) else { continue };
             let is_same = known.incarnation == job.incarnation;
             let is_wanted = match &known.state {
-                State::Resolving(Lookup::Queued) => true,
+                State::Resolving(Lookup::Queued { .. }) => true,
                 // Its route may be another since a reload.
                 State::Waiting { .. } => {
                     let generation = known.route.as_ref().map(|route| route.generation);
@@ -322,6 +325,12 @@ impl Home {
         }
         self.wait(job);
     }
+}
+
+/// Tenants take turns at lookups.
+pub(super) fn turn_of(job: &Job) -> Origin {
+    let tenant = job.mail().envelope().tenant.0;
+    Origin { tenant, sender: job.mail().sender, weight: 1, ..Origin::default() }
 }
 
 /// The row by which a job was claimed.

@@ -90,6 +90,7 @@ impl Home {
                 }
                 self.flows.list(flow.key());
             }
+            State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(*slot)),
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
         if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
@@ -104,7 +105,7 @@ impl Home {
     pub(super) fn count(&mut self, state: &State, by: isize) {
         let count = match state {
             State::Reading => &mut self.claims,
-            State::Resolving(Lookup::Queued) => &mut self.queued,
+            State::Resolving(Lookup::Queued { .. }) => &mut self.queued,
             State::Resolving(lookup) => {
                 if matches!(lookup, Lookup::UnderWay) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);

@@ -926,3 +926,30 @@ fn operators_are_told_once_that_flows_are_full() {
     let is_told = |effect: &&HomeEffect| matches!(effect, HomeEffect::Log(Note::FlowsFull));
     assert_eq!(rig.home.effects.iter().filter(is_told).count(), 1);
 }
+
+#[test]
+fn tenants_take_turns_at_lookups() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    let flood: Vec<JobRef> = (0..500).map(|number| rig.unknown(number)).collect();
+    let id = MessageId::from_u64(KEY.0.as_u64() + (500 << 20));
+    let own = envelope(START_MS, 1, |envelope| {
+        let mut record = Vec::new();
+        let tenant = TenantId(7);
+        Envelope { tenant, ..*envelope }.encode(&mut record).expect("it is short");
+        record
+    });
+    let public_id = PublicId { local: id, spool: SpoolNumber::from_bits(1) };
+    let body = MailBody::Held(Arc::from(&b"text"[..]));
+    let mail = Arc::new(Mail::new(public_id, own.into(), body).expect("it was just encoded"));
+    rig.on(HomeEvent::Fresh { mail, recipients: 1, due: rig.now.schedule });
+    let job = rig.home.reference((id, 0));
+    rig.on(HomeEvent::Unknown { job });
+    // The next lookup that ends makes room for the other tenant.
+    let resolved = Resolved::One(Resolution::Hold);
+    rig.on(HomeEvent::Resolved { job: flood[0], generation: 1, resolved });
+    let next = |effect: &HomeEffect| match effect {
+        HomeEffect::LookUp(job) => Some(*job),
+        _ => None,
+    };
+    assert_eq!(rig.effects.iter().find_map(next), Some(job));
+}

@@ -99,8 +99,10 @@ impl Home {
                 .map(|(key, job)| (job.head.schedule.due_ms, *key, job.incarnation))
                 .collect();
             waiting.sort_unstable();
-            let jobs = waiting.into_iter();
-            self.lookups.extend(jobs.map(|(_, key, incarnation)| JobRef { key, incarnation }));
+            for (_, key, incarnation) in waiting {
+                let origin = entering::turn_of(&self.jobs[&key]);
+                self.lookups.push(JobRef { key, incarnation }, origin);
+            }
             self.refiling.is_whole = true;
             let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
             self.refiling.left = all.collect();

@@ -220,6 +220,42 @@ fn a_backlog_is_not_written_again() {
     rig.close();
 }
 
+/// Bytes that this thread has read from files.
+fn bytes_read() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+    text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// The index and the filter of a table are read in parts. Those of a whole table do not fit into the
+/// cache when a backlog is large, and each lookup would read a megabyte again.
+#[test]
+fn a_lookup_in_a_large_backlog_reads_little() {
+    const ROWS: u64 = 1_000_000;
+    const LOOKUPS: u64 = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::with(SpoolOptions::new(folder.path(), NOW_MS));
+    let partition = &rig.spool.partitions()[0];
+    let (db, family) = (partition.db(), partition.families().envelope);
+    let key = |row: u64| (row * 16).to_be_bytes();
+    let mut batch = rocksdb::WriteBatch::default();
+    for row in 0..ROWS {
+        batch.put_cf(family, key(row), row.to_le_bytes());
+        if row % 10_000 == 9999 {
+            db.write_opt(std::mem::take(&mut batch), &partition.unsynced()).unwrap();
+        }
+    }
+    db.flush_cf(family).unwrap();
+    db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    let before = bytes_read();
+    for lookup in 0..LOOKUPS {
+        let row = lookup * 7919 % ROWS;
+        assert_eq!(db.get_cf(family, key(row)).unwrap().unwrap(), row.to_le_bytes());
+    }
+    let read = (bytes_read() - before) / LOOKUPS;
+    assert!(read < 40_000, "{read} bytes for each lookup");
+    rig.close();
+}
+
 /// What is left alive in files that are mostly dead is moved when space is short, also when
 /// the mail was removed by a process before this one.
 #[test]

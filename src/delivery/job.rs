@@ -253,7 +253,7 @@ pub struct Route {
 }
 
 /// How long the mail of a route lives, counted from its acceptance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Life {
     pub max_age: Duration,
     /// When a fallback relay takes the place of the route; `None` without one, and for the fallback

@@ -46,7 +46,6 @@ use crate::delivery::owner::Owner;
 use crate::delivery::owner::OwnerEffect;
 use crate::delivery::owner::OwnerParts;
 use crate::delivery::reading;
-use crate::delivery::resolve::Asked;
 use crate::delivery::resolve::RouteResolver;
 use crate::delivery::stripe::Used;
 use crate::delivery::write::Write;

@@ -144,31 +144,26 @@ impl Running {
 
     /// At once if nothing has to be looked up.
     fn resolve(&self, job: JobRef, now: Now, looks_up: bool) {
-        let asked = {
+        let known = {
             let home = self.home.borrow();
             let Some(question) = home.question(job) else { return };
-            Asked {
-                mail: Arc::clone(question.mail),
-                recipients: question.recipients.into(),
-                next_hop: question.next_hop.map(Arc::from),
-                falls_back: question.falls_back,
+            self.routes.known(&question, now.mono)
+        };
+        let event = match known {
+            Ok((generation, resolved)) => HomeEvent::Resolved { job, generation, resolved },
+            Err(_) if !looks_up => HomeEvent::Unknown { job },
+            Err(unknown) => {
+                let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
+                let routes = Rc::clone(&self.routes);
+                task::spawn(async move {
+                    queue::points::point("task::resolve");
+                    let (generation, resolved) = routes.resolve(unknown).await;
+                    watch.answer(HomeEvent::Resolved { job, generation, resolved });
+                });
+                return;
             }
         };
-        if let Some((generation, resolved)) = self.routes.try_resolve(&asked, now.mono) {
-            let event = HomeEvent::Resolved { job, generation, resolved };
-            return self.steps.borrow_mut().push_back(Step::Home(event));
-        }
-        if !looks_up {
-            let event = HomeEvent::Unknown { job };
-            return self.steps.borrow_mut().push_back(Step::Home(event));
-        }
-        let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
-        let routes = Rc::clone(&self.routes);
-        task::spawn(async move {
-            queue::points::point("task::resolve");
-            let (generation, resolved) = routes.resolve(&asked).await;
-            watch.answer(HomeEvent::Resolved { job, generation, resolved });
-        });
+        self.steps.borrow_mut().push_back(Step::Home(event));
     }
 
     fn write(&self, write: Arc<Write>, now: Now) {

@@ -15,8 +15,7 @@ use slab::Slab;
 
 use crate::base::Mono;
 use crate::delivery::destination::Link;
-use crate::delivery::destination::Place;
-use crate::handoff::frames::JobRef;
+use crate::delivery::destination::Stage;
 
 /// Counts the outbound connections of the process. An atomic counter and not frames: shards that wait
 /// for each other's connections would starve under load.
@@ -64,27 +63,6 @@ impl Gate {
 pub struct ConnId {
     index: u32,
     generation: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Opening,
-    Asking,
-    Busy(JobRef),
-    Idle { since: Mono, until: Mono },
-    Closing,
-}
-
-impl Stage {
-    pub const fn place(self) -> Place {
-        match self {
-            Stage::Opening => Place::Opening,
-            Stage::Asking => Place::Asking,
-            Stage::Busy(_) => Place::Busy,
-            Stage::Idle { .. } => Place::Idle,
-            Stage::Closing => Place::Closing,
-        }
-    }
 }
 
 /// Until when the tokens were valid that a job has used. `None`: no rate counts it.

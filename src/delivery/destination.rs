@@ -61,10 +61,10 @@ pub use connection::JobEnd;
 pub use connection::Link;
 pub use connection::LinkEnd;
 pub use connection::Opening;
-pub use connection::Place;
 pub use connection::Roles;
 pub use connection::RuleAction;
 pub use connection::SentBack;
+pub use connection::Stage;
 pub use facts::Bound;
 pub use facts::OutletFacts;
 pub use rate::Rate;
@@ -410,7 +410,7 @@ impl Destination {
     }
 
     /// The one place that counts connections. `None`: it is new, or gone.
-    pub fn shift(&mut self, link: &Link, from: Option<Place>, to: Option<Place>) {
+    pub fn shift(&mut self, link: &Link, from: Option<Stage>, to: Option<Stage>) {
         let class = &mut self.classes[link.class.0 as usize];
         for counts in [&mut self.counts, &mut class.counts] {
             if let Some(from) = from {
@@ -420,7 +420,7 @@ impl Destination {
                 *to.of(counts) += 1;
             }
         }
-        let is_live = |place: Option<Place>| place.is_some_and(|place| place != Place::Closing);
+        let is_live = |stage: Option<Stage>| stage.is_some_and(|stage| stage != Stage::Closing);
         let outlet = &mut self.outlets[link.outlet as usize];
         outlet.live += u32::from(is_live(to));
         outlet.live -= u32::from(is_live(from));

@@ -5,7 +5,7 @@
 //! Promise:  each job that a home sends is answered once: by the connection that takes it, or here. The
 //!           owner never refuses for want of room: a home sends on the places that it was granted.
 //!           A job goes back unwritten when its destination rests, so that deadlines stay at home.
-//! Order:    after each call, `take_effects`; then nothing until the next event or `next_wake`.
+//! Order:    after each call, `take_effects`. `tick` comes every 20 ms.
 //! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`. Full: the home gets
 //!           no places.
 //!
@@ -43,9 +43,9 @@ use crate::base::limits::TOKEN_ASK_MS;
 use crate::delivery::capacity::Capacity;
 use crate::delivery::capacity::Claim;
 use crate::delivery::capacity::ConnId;
+use crate::delivery::capacity::Connection;
 use crate::delivery::capacity::Gate;
 use crate::delivery::capacity::Request;
-use crate::delivery::capacity::Stage;
 use crate::delivery::capacity::UsedTokens;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Destination;
@@ -53,10 +53,11 @@ use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::Link;
 use crate::delivery::destination::LinkEnd;
-use crate::delivery::destination::Place;
+use crate::delivery::destination::Opening;
 use crate::delivery::destination::Rate;
 use crate::delivery::destination::Roles;
 use crate::delivery::destination::SentBack;
+use crate::delivery::destination::Stage;
 use crate::delivery::fair::Slot;
 use crate::delivery::flow_hash::FlowHasher;
 use crate::delivery::grant::Grants;
@@ -70,7 +71,6 @@ use crate::delivery::pace::Pace;
 use crate::delivery::stripe;
 use crate::delivery::stripe::Share;
 use crate::delivery::stripe::Shares;
-use crate::delivery::stripe::Used;
 use crate::delivery::tokens::Tokens;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Binds;
@@ -80,14 +80,13 @@ use crate::handoff::frames::GrantState;
 use crate::handoff::frames::JobRef;
 use crate::handoff::frames::Outcome;
 use crate::handoff::frames::Returned;
+use crate::handoff::frames::Used;
 use crate::handoff::frames::What;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
 use crate::route::HostPort;
 use crate::route::Rates;
 
-/// How often `tick` is wanted while something waits that no event tells of.
-const TICK_MS: u64 = 20;
 const USED_AGAIN_MS: u64 = 1000;
 
 pub struct OwnerParts {
@@ -230,7 +229,6 @@ pub struct Owner {
     /// Nothing is dialled before, and how long the last such pause was.
     dials_at: Mono,
     lack_ms: u64,
-    ticked: Mono,
     effects: Vec<OwnerEffect>,
 }
 
@@ -263,7 +261,6 @@ impl Owner {
             is_closing: false,
             dials_at: Mono::ZERO,
             lack_ms: 0,
-            ticked: Mono::ZERO,
             effects: Vec::new(),
         }
     }
@@ -282,16 +279,6 @@ impl Owner {
     /// Connections that are open or being opened.
     pub fn connections(&self) -> usize {
         self.capacity.count()
-    }
-
-    /// When something may have to be done without an event.
-    pub fn next_wake(&self) -> Option<Mono> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let waits = self.capacity.has_requests() && !self.is_closing;
-        let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
-        let tick = has_work.then(|| self.ticked.plus_ms(TICK_MS));
-        let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
-        [timer, tick, idle, self.rates.next_wake(self.ticked)].into_iter().flatten().min()
     }
 
     fn send(&mut self, to: ShardId, frame: Frame) {
@@ -314,6 +301,28 @@ impl Owner {
             .flat_map(|(_, entry)| std::mem::take(&mut entry.idle))
             .collect();
         self.effects.extend(idle.into_iter().map(|conn| OwnerEffect::Wake { conn }));
+    }
+
+    /// A frame for the owner.
+    pub fn on_frame(&mut self, frame: Frame, now: Mono) {
+        match frame {
+            Frame::Deliver(delivery) => self.deliver(delivery, now),
+            Frame::Want { target, hop, home, jobs, flows } => {
+                self.want(&hop, (target, home, jobs, flows), now);
+            }
+            Frame::Recall { job } => self.recall(job, now),
+            Frame::Check { home, jobs } => self.check(home, jobs),
+            Frame::Ask { limit, from, tokens } => self.ask(limit, from, tokens, now),
+            Frame::Allow { limit, tokens, until } => self.allow(limit, (tokens, until), now),
+            Frame::Unused { limit, tokens, until } => self.unused(limit, (tokens, until), now),
+            Frame::Share { target, from, number, connections } => {
+                self.share(target, (from, number, connections), now);
+            }
+            Frame::Used { target, from, hop, used } => {
+                self.used(target, from, (hop.as_deref(), used), now);
+            }
+            other => panic!("{other:?} is not for an owner"),
+        }
     }
 
     /// A job has come from its home.
@@ -390,7 +399,6 @@ impl Owner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Mono) {
-        self.ticked = now;
         while let Some((at, index)) = self.timers.first().copied()
             && at <= now
         {

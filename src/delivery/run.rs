@@ -47,7 +47,6 @@ use crate::delivery::owner::OwnerEffect;
 use crate::delivery::owner::OwnerParts;
 use crate::delivery::reading;
 use crate::delivery::resolve::RouteResolver;
-use crate::delivery::stripe::Used;
 use crate::delivery::write::Write;
 use crate::delivery::writing::Desk;
 use crate::delivery::writing::Store;
@@ -269,7 +268,7 @@ impl Running {
                     HomeEvent::Frame(frame)
                 }
                 Some(Step::Frame(frame)) => {
-                    self.tell_owner(frame, now.mono);
+                    self.call_owner(now.mono, |owner, now| owner.on_frame(frame, now));
                     continue;
                 }
                 None => return,
@@ -284,28 +283,6 @@ impl Running {
     pub fn now(&self) -> Now {
         let (mono, wall) = (Mono::now(), Wall::now());
         Now { mono, wall, schedule: self.clock.borrow_mut().now(wall, mono) }
-    }
-
-    fn tell_owner(&self, frame: Frame, now: Mono) {
-        self.call_owner(now, |owner, now| match frame {
-            Frame::Deliver(delivery) => owner.deliver(delivery, now),
-            Frame::Want { target, hop, home, jobs, flows } => {
-                owner.want(&hop, (target, home, jobs, flows), now);
-            }
-            Frame::Recall { job } => owner.recall(job, now),
-            Frame::Check { home, jobs } => owner.check(home, jobs),
-            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
-            Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
-            Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
-            Frame::Share { target, from, number, connections } => {
-                owner.share(target, (from, number, connections), now);
-            }
-            Frame::Used { target, from, hop, number, connections, wanted } => {
-                let used = Used { number, connections, wanted };
-                owner.used(target, from, (hop.as_deref(), used), now);
-            }
-            Frame::Settle(_) | Frame::Grant { .. } | Frame::Missing { .. } | Frame::End => (),
-        });
     }
 
     fn send(&self, to: crate::base::ShardId, frame: Frame) {

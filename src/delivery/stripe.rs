@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::base::ShardId;
 use crate::config::Stripes;
+use crate::handoff::frames::Used;
 use crate::route::DestinationPolicy;
 
 /// The shard that leads a destination. An attacker who chooses names gains nothing by choosing the
@@ -71,16 +72,6 @@ struct Member {
     /// Of its latest share: an answer that names an earlier one says nothing of this one.
     number: u32,
     last: Used,
-}
-
-/// What a member tells of a destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// The number of the latest share that it has heard of; 0 for none.
-    pub number: u32,
-    pub connections: u32,
-    /// The connections that it would use.
-    pub wanted: u32,
 }
 
 /// A new share for a member.

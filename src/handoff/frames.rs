@@ -231,6 +231,16 @@ pub struct Evidence {
     pub until: Wall,
 }
 
+/// What a member tells of a striped destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// The number of the latest share that it has heard of; 0 for none.
+    pub number: u32,
+    pub connections: u32,
+    /// The connections that it would use.
+    pub wanted: u32,
+}
+
 #[derive(Debug)]
 pub enum Frame {
     Deliver(Box<Delivery>),
@@ -284,15 +294,12 @@ pub enum Frame {
         number: u32,
         connections: u32,
     },
-    /// The latest share that a member has heard of, the connections that it has, and those that it would
-    /// use. `None`: of a member that has forgotten the destination.
+    /// `None`: of a member that has forgotten the destination.
     Used {
         target: u64,
         from: ShardId,
         hop: Option<Arc<Hop>>,
-        number: u32,
-        connections: u32,
-        wanted: u32,
+        used: Used,
     },
     /// From a shard to itself: stop reading frames.
     End,

@@ -31,8 +31,6 @@ use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
 use crate::wire::classify::Classified;
 use crate::wire::classify::Classifier;
-use crate::wire::classify::Measure;
-use crate::wire::classify::Scope;
 use crate::wire::smtp::client_mail::Outcome;
 use crate::wire::smtp::client_step::Stage as SmtpStage;
 use crate::wire::smtp::reply::Reply;
@@ -68,17 +66,7 @@ impl Said<'_> {
             message: of.map(|delivery| delivery.mail.id),
             until: now.plus(action.time),
         });
-        let time = action.time;
-        let scope = match action.scope {
-            Scope::Source => Blame::Source,
-            Scope::Destination => Blame::Destination,
-        };
-        Some(match action.measure {
-            Measure::Slow { percent } => {
-                RuleAction::Slow { percent: percent.into(), evidence, time, scope }
-            }
-            Measure::Suspend => RuleAction::Suspend { evidence, time, scope },
-        })
+        Some(RuleAction { action, evidence })
     }
 }
 

@@ -5,6 +5,10 @@
 
 use super::*;
 
+use crate::wire::classify::Action;
+use crate::wire::classify::Measure;
+use crate::wire::classify::Scope;
+
 /// Actions of reply rules that are remembered.
 const EVIDENCE_MAX: usize = 4;
 
@@ -107,32 +111,23 @@ impl Destination {
     }
 
     /// Whether a suspension begins.
-    fn act(&mut self, link: &Link, action: &RuleAction, now: Mono) -> bool {
+    fn act(&mut self, link: &Link, rule: &RuleAction, now: Mono) -> bool {
+        let Action { measure, time, scope } = rule.action;
         let outlet = &mut self.outlets[link.outlet as usize];
-        let (evidence, suspends) = match action {
-            RuleAction::Slow { percent, evidence, time, scope } => {
-                let slowed = Some((now.plus(*time), *percent));
-                match scope {
-                    Blame::Destination => self.slowed = slowed,
-                    Blame::Source => outlet.slowed = slowed,
-                }
-                (evidence, false)
-            }
-            RuleAction::Suspend { evidence, time, scope } => {
-                let until = now.plus(*time);
-                let suspended = match scope {
-                    Blame::Destination => &mut self.suspended_until,
-                    Blame::Source => &mut outlet.suspended_until,
-                };
-                *suspended = until.max(*suspended);
-                (evidence, true)
-            }
+        let (slowed, suspended_until) = match scope {
+            Scope::Destination => (&mut self.slowed, &mut self.suspended_until),
+            Scope::Source => (&mut outlet.slowed, &mut outlet.suspended_until),
         };
+        let until = now.plus(time);
+        match measure {
+            Measure::Slow { percent } => *slowed = Some((until, percent.into())),
+            Measure::Suspend => *suspended_until = until.max(*suspended_until),
+        }
         if self.evidence.len() == EVIDENCE_MAX {
             self.evidence.pop_front();
         }
-        self.evidence.push_back(Arc::clone(evidence));
-        suspends
+        self.evidence.push_back(Arc::clone(&rule.evidence));
+        measure == Measure::Suspend
     }
 
     /// Whether a backoff begins.

@@ -42,7 +42,8 @@ impl Destination {
             self.connects_failed = 0;
         }
         let source = self.outlets[outlet as usize].source.clone();
-        Some(Opening { class, outlet, roles, hop, source })
+        let link = Link { class, outlet, roles, is_opening: true };
+        Some(Opening { link, hop, source })
     }
 
     /// Of the classes that need a connection and have a source for it the one with the fewest, and of

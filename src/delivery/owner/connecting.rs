@@ -172,15 +172,9 @@ impl Owner {
                 self.set_timer(index, now);
                 continue;
             };
-            let link = Link {
-                class: opening.class,
-                outlet: opening.outlet,
-                roles: opening.roles,
-                is_opening: true,
-            };
+            let Opening { link, hop, source } = opening;
             let conn = self.capacity.add(index, link);
-            self.shift(index, &link, None, Some(Stage::Opening.place()));
-            let (hop, source) = (opening.hop, opening.source);
+            self.shift(index, &link, None, Some(Stage::Opening));
             self.effects.push(OwnerEffect::Open { conn, hop, source });
             self.refresh(index, now);
         }
@@ -213,7 +207,7 @@ impl Owner {
         let before = self.capacity.set(conn, stage)?;
         let connection = self.capacity.get(conn)?;
         let (index, link) = (connection.destination, connection.link);
-        self.shift(index, &link, Some(before.place()), Some(stage.place()));
+        self.shift(index, &link, Some(before), Some(stage));
         let entry = &mut self.entries[index as usize];
         if let Stage::Idle { .. } = before
             && let Some(place) = entry.idle.iter().rposition(|other| *other == conn)
@@ -230,8 +224,8 @@ impl Owner {
         &mut self,
         index: u32,
         link: &Link,
-        from: Option<Place>,
-        to: Option<Place>,
+        from: Option<Stage>,
+        to: Option<Stage>,
     ) {
         let destination = &mut self.entries[index as usize].destination;
         self.active -= usize::from(destination.counts.live() > 0);
@@ -244,8 +238,8 @@ impl Owner {
             self.set_stage(conn, Stage::Asking);
         }
         let Some(connection) = self.capacity.remove(conn, &self.gate) else { return };
-        let place = connection.stage.place();
-        self.shift(connection.destination, &connection.link, Some(place), None);
+        let Connection { destination, link, stage, .. } = connection;
+        self.shift(destination, &link, Some(stage), None);
     }
 
     pub(super) fn wake_idle(&mut self, index: u32, now: Mono) {

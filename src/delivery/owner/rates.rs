@@ -20,9 +20,9 @@ pub(in crate::delivery) struct RateBook {
     kept: HashMap<u64, Kept>,
     kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.
-    unsaved: BTreeSet<(Mono, u64)>,
+    pub(super) unsaved: BTreeSet<(Mono, u64)>,
     /// The limits of the save under way.
-    saving: Vec<u64>,
+    pub(super) saving: Vec<u64>,
     /// Forgotten limits, under which nothing counts any more.
     dropped: Vec<u64>,
     /// The rates of all tenants that have any, by the hash of the tenant.
@@ -33,9 +33,9 @@ pub(in crate::delivery) struct RateBook {
     spent: HashMap<u64, Mono>,
     /// When tokens of tenants expire and used up rates are free again. A tenant may be there more than
     /// once.
-    due: BTreeSet<(Mono, u64)>,
+    pub(super) due: BTreeSet<(Mono, u64)>,
     /// Tenants that lack tokens, or may have some to give back.
-    changed: BTreeSet<u64>,
+    pub(super) changed: BTreeSet<u64>,
 }
 
 /// What counted then under a limit, and until when something of it does.
@@ -108,15 +108,6 @@ impl RateBook {
             let kept = self.kept.remove(&key);
             self.dropped.extend(kept.filter(|kept| kept.was_saved).map(|_| key));
         }
-    }
-
-    /// When something is to be saved or asked for.
-    pub(super) fn next_wake(&self, ticked: Mono) -> Option<Mono> {
-        let unsaved = self.unsaved.first().map(|(at, _)| *at).filter(|_| self.saving.is_empty());
-        let changed = (!self.changed.is_empty()).then_some(Mono::ZERO);
-        let due = self.due.first().map(|(at, _)| *at);
-        let tick = ticked.plus_ms(TICK_MS);
-        [unsaved, changed, due].into_iter().flatten().min().map(|at| at.max(tick))
     }
 
     /// Until when the rate of a tenant is used up.

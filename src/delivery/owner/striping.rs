@@ -63,9 +63,8 @@ impl Owner {
             self.touched.insert(index);
         } else if changes || lacks {
             (member.told, member.told_at) = (Some(used), now);
-            let Used { number, connections, wanted } = used;
             let (from, hop) = (self.me, Some(Arc::clone(hop)));
-            let frame = Frame::Used { target: key, from, hop, number, connections, wanted };
+            let frame = Frame::Used { target: key, from, hop, used };
             self.effects.push(OwnerEffect::Send { to: lead, frame });
         }
         let queued = destination.queued();
@@ -127,8 +126,8 @@ impl Owner {
     pub fn share(&mut self, key: u64, (lead, number, connections): (ShardId, u32, u32), now: Mono) {
         let is_member = |index: &u32| self.entries[*index as usize].member.is_some();
         let Some(index) = self.by_key.get(&key).copied().filter(is_member) else {
-            let (from, connections, wanted) = (self.me, 0, 0);
-            let frame = Frame::Used { target: key, from, hop: None, number, connections, wanted };
+            let used = Used { number, ..Used::default() };
+            let frame = Frame::Used { target: key, from: self.me, hop: None, used };
             return self.send(lead, frame);
         };
         let entry = &mut self.entries[index as usize];

@@ -8,7 +8,6 @@ use crate::base::Class;
 use crate::base::Mono;
 use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
-use crate::delivery::destination::Blame;
 use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::LinkEnd;
@@ -24,7 +23,10 @@ use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Flow;
 use crate::handoff::frames::Incarnation;
 use crate::route::DeliveryPolicy;
+use crate::wire::classify::Action;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Measure;
+use crate::wire::classify::Scope;
 
 /// An owner whose destinations have one connection each at the start.
 pub(in crate::delivery) fn owner(connections_max: u32) -> Owner {
@@ -181,10 +183,13 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     let end = End {
         job: Some(JobEnd::Deferred),
         asks_for_less: None,
-        action: Some(RuleAction::Suspend {
+        action: Some(RuleAction {
             evidence: Arc::clone(&evidence),
-            time: Duration::from_secs(60),
-            scope: Blame::Source,
+            action: Action {
+                measure: Measure::Suspend,
+                time: Duration::from_secs(60),
+                scope: Scope::Source,
+            },
         }),
         link: LinkEnd::Closed,
     };

@@ -94,6 +94,8 @@ struct World {
     expected: u32,
     delivered: u32,
     ticks: Vec<u64>,
+    /// The last ones.
+    ticked: Vec<Mono>,
     /// When frames between two shards arrive at the earliest.
     order: HashMap<(usize, usize), u64>,
     policy: Arc<DeliveryPolicy>,
@@ -191,6 +193,7 @@ impl World {
             expected: 0,
             delivered: 0,
             ticks: vec![u64::MAX; usize::from(SHARDS)],
+            ticked: vec![Mono::ZERO; usize::from(SHARDS)],
             order: HashMap::new(),
             policy,
             rates,
@@ -265,6 +268,7 @@ impl World {
         self.connections.clear();
         self.order.clear();
         self.ticks.fill(u64::MAX);
+        self.ticked.fill(Mono::ZERO);
         self.killed_ms = self.now_ms;
         self.start();
         for home in 0..usize::from(SHARDS) {
@@ -339,7 +343,7 @@ impl World {
             }
         }
         assert_eq!(self.gate.used() as usize, self.connections.len(), "the gate counts all");
-        if let Some(wake) = self.owners[shard].next_wake() {
+        if let Some(wake) = self.owners[shard].next_wake(self.ticked[shard]) {
             let wake_ms = wake.as_ns().div_ceil(1_000_000).max(self.now_ms);
             if wake_ms < self.ticks[shard] {
                 self.ticks[shard] = wake_ms;
@@ -426,9 +430,8 @@ impl World {
                 End { job: Some(JobEnd::Lost), ..only(failed(Blame::Destination)) }
             }
             Peer::Blocks if roll == 0 => {
-                let (time, scope) = (Duration::from_secs(10), Blame::Source);
-                let action = RuleAction::Suspend { evidence: evidence("r"), time, scope };
-                End { action: Some(action), ..done(JobEnd::Deferred) }
+                let action = suspend("r", Duration::from_secs(10), Scope::Source);
+                End { action, ..done(JobEnd::Deferred) }
             }
             Peer::Good | Peer::Blocks if roll == 1 => done(JobEnd::Refused),
             Peer::Dead => End { job: Some(JobEnd::Lost), ..only(failed(Blame::Destination)) },
@@ -538,27 +541,7 @@ impl World {
             Frame::Grant { target, from, total, state, .. } => {
                 self.granted(to, (target, usize::from(from.0)), total, &state);
             }
-            Frame::Deliver(delivery) => self.call(to, |owner, now| owner.deliver(delivery, now)),
-            Frame::Want { target, hop, home, jobs, flows } => {
-                self.call(to, |owner, now| owner.want(&hop, (target, home, jobs, flows), now));
-            }
-            Frame::Share { target, from, number, connections } => {
-                self.call(to, |owner, now| owner.share(target, (from, number, connections), now));
-            }
-            Frame::Used { target, from, hop, number, connections, wanted } => {
-                let used = Used { number, connections, wanted };
-                self.call(to, |owner, now| owner.used(target, from, (hop.as_deref(), used), now));
-            }
-            Frame::Ask { limit, from, tokens } => {
-                self.call(to, |owner, now| owner.ask(limit, from, tokens, now));
-            }
-            Frame::Allow { limit, tokens, until } => {
-                self.call(to, |owner, now| owner.allow(limit, (tokens, until), now));
-            }
-            Frame::Unused { limit, tokens, until } => {
-                self.call(to, |owner, now| owner.unused(limit, (tokens, until), now));
-            }
-            other => panic!("{other:?} is of no use here"),
+            frame => self.call(to, |owner, now| owner.on_frame(frame, now)),
         }
     }
 
@@ -614,9 +597,9 @@ impl World {
             Event::Frame { to, frame } => self.frame(to, frame),
             Event::Tick(shard) => {
                 if self.ticks[shard] == at_ms {
-                    self.ticks[shard] = u64::MAX;
+                    (self.ticks[shard], self.ticked[shard]) = (u64::MAX, at(at_ms));
                     self.call(shard, Owner::tick);
-                    let wake = self.owners[shard].next_wake();
+                    let wake = self.owners[shard].next_wake(self.ticked[shard]);
                     assert!(wake.is_none_or(|wake| wake > at(at_ms)), "{wake:?} at {at_ms}");
                 }
             }

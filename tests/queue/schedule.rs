@@ -45,7 +45,6 @@ use ringpost::queue::store::jobs::jobs_of;
 use ringpost::queue::store::records::AFTER_ALL;
 use ringpost::queue::store::records::Records;
 use ringpost::queue::store::records::Walk;
-use ringpost::queue::store::schedule::FlowFound;
 use ringpost::queue::store::schedule::JobMail;
 use ringpost::queue::store::schedule::KeysRead;
 use ringpost::queue::store::schedule::MESSAGE_HELD_BYTES_MAX;
@@ -243,8 +242,11 @@ fn flows_are_found_by_seeking_and_read_one_by_one() {
     }
     let store = partition(&rig);
     let found = find_flows(store, FlowKey::FIRST, 100).unwrap();
-    let expected: Vec<FlowFound> =
-        (0..).zip(flows).map(|(n, flow)| FlowFound { flow, due_ms: NOW_MS - 100 + n }).collect();
+    let first = |(n, flow): (u64, FlowKey)| BacklogKey {
+        flow,
+        due: DueKey { at_ms: NOW_MS - 100 + n, job: jobs[5 * n as usize] },
+    };
+    let expected: Vec<BacklogKey> = (0..).zip(flows).map(first).collect();
     assert_eq!(found, expected);
     // As many at a time as are asked for, to the last possible flow.
     let (mut next, mut parts) = (Some(FlowKey::FIRST), Vec::new());

@@ -50,12 +50,9 @@ impl Home {
         let Now { schedule, mono, .. } = self.now;
         for (partition, own) in &mut self.partitions {
             if own.cursor.is_ready(schedule, mono) && !own.is_failed {
-                self.effects.push(HomeEffect::ReadDue {
-                    partition: *partition,
-                    from: own.cursor.begin(),
-                    until_ms: schedule.as_ms(),
-                    max: KEYS_MAX,
-                });
+                let (from, until_ms) = (own.cursor.begin(), schedule.as_ms());
+                let errand = Errand::Due { partition: *partition, from, until_ms, max: KEYS_MAX };
+                self.effects.push(HomeEffect::Read(errand));
             }
         }
     }
@@ -82,7 +79,7 @@ impl Home {
         }
         for jobs in claimed.chunks(READ_MAX) {
             let jobs = jobs.to_vec();
-            self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+            self.effects.push(HomeEffect::Read(Errand::Jobs { partition, jobs, bodies }));
         }
         match (stopped, rows.last()) {
             (Some(row), _) => Some((row, Some(row.at_ms))),
@@ -106,7 +103,7 @@ impl Home {
     /// Reads one job, without its body.
     pub(super) fn read_record(&mut self, job: JobRef) {
         let (partition, jobs, bodies) = (job.key.0.partition(), vec![job], false);
-        self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+        self.effects.push(HomeEffect::Read(Errand::Jobs { partition, jobs, bodies }));
     }
 
     /// Event 3.

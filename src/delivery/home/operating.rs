@@ -12,7 +12,7 @@ impl Home {
             Ok(()) => {
                 let until = patience_until(self.now.mono);
                 self.timers.insert((until, Timer::Operation(ticket)));
-                self.effects.push(HomeEffect::List { ticket, id });
+                self.effects.push(HomeEffect::Read(Errand::List { ticket, id }));
             }
             Err(refusal) => {
                 self.effects.push(HomeEffect::Answer { ticket, answer: Err(refusal) });
@@ -123,7 +123,7 @@ impl Home {
         match step {
             Step::Wait => (),
             Step::Answer(answer) => self.effects.push(HomeEffect::Answer { ticket, answer }),
-            Step::ListAgain(id) => self.effects.push(HomeEffect::List { ticket, id }),
+            Step::ListAgain(id) => self.effects.push(HomeEffect::Read(Errand::List { ticket, id })),
         }
     }
 }

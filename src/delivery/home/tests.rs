@@ -160,10 +160,10 @@ impl Rig {
         // The first readings find nothing.
         for effect in std::mem::take(&mut effects) {
             let event = match effect {
-                HomeEffect::ReadDue { partition, .. } => {
+                HomeEffect::Read(Errand::Due { partition, .. }) => {
                     HomeEvent::Due { partition, rows: Vec::new(), next_ms: None }
                 }
-                HomeEffect::FindFlows { partition, .. } => {
+                HomeEffect::Read(Errand::Flows { partition, .. }) => {
                     HomeEvent::Flows { partition, flows: Vec::new(), is_end: true }
                 }
                 other => panic!("{other:?}"),
@@ -250,12 +250,13 @@ impl Rig {
     /// What is wanted, but readings by cursors, which the rest of the tests is about.
     fn wanted(&self) -> String {
         let name = |effect: &HomeEffect| match effect {
-            HomeEffect::ReadDue { .. }
-            | HomeEffect::ReadBacklog { .. }
-            | HomeEffect::FindFlows { .. } => None,
-            HomeEffect::Read { .. } => Some("read"),
+            HomeEffect::Read(errand) => match errand {
+                Errand::Due { .. } | Errand::Backlog { .. } | Errand::Flows { .. } => None,
+                Errand::Jobs { .. } => Some("read"),
+                Errand::Numbers { .. } => Some("numbers"),
+                Errand::List { .. } => Some("list"),
+            },
             HomeEffect::Resolve(_) | HomeEffect::LookUp(_) => Some("resolve"),
-            HomeEffect::FindNumbers { .. } => Some("numbers"),
             HomeEffect::Send { frame: Frame::Deliver(_), .. } => Some("deliver"),
             HomeEffect::Send { frame: Frame::Recall { .. }, .. } => Some("recall"),
             HomeEffect::Send { frame: Frame::Want { .. }, .. } => Some("want"),
@@ -269,7 +270,6 @@ impl Rig {
             }),
             HomeEffect::File { .. } => Some("file"),
             HomeEffect::Leftover { .. } => Some("leftover"),
-            HomeEffect::List { .. } => Some("list"),
             HomeEffect::Remove { .. } => Some("remove"),
             HomeEffect::Answer { .. } => Some("answer"),
             HomeEffect::Refiled => Some("refiled"),
@@ -753,7 +753,7 @@ fn the_end_of_a_refile_pass_is_stored_once() {
     let flows = vec![crate::queue::record::key::BacklogKey { flow, due }];
     effects.clear();
     home.on(HomeEvent::Flows { partition, flows, is_end: true }, now, &mut effects);
-    let reads = |effect: &HomeEffect| matches!(effect, HomeEffect::ReadBacklog { pass: Pass::Refile, flow: read, .. } if *read == flow);
+    let reads = |effect: &HomeEffect| matches!(effect, HomeEffect::Read(Errand::Backlog { pass: Pass::Refile, flow: read, .. }) if *read == flow);
     // Rows that are not due are read too.
     assert!(effects.iter().any(reads), "{effects:?}");
     effects.clear();

@@ -182,7 +182,7 @@ impl Home {
             return self.split(job, parts, (1..=u16::MAX).take(wanted).collect());
         }
         self.advance(job.key, State::Resolving(Lookup::Numbers { parts }));
-        self.effects.push(HomeEffect::FindNumbers { job, wanted });
+        self.effects.push(HomeEffect::Read(Errand::Numbers { job, wanted }));
     }
 
     pub(super) fn on_numbers(&mut self, job: JobRef, numbers: Vec<u16>) {

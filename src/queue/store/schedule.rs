@@ -119,29 +119,22 @@ impl<K> Reading<K> {
     }
 }
 
-/// A flow with filed jobs, and when the first of them is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowFound {
-    pub flow: FlowKey,
-    pub due_ms: u64,
-}
-
-/// Flows that have rows, from `from` on: one seek each, however many rows they have. As many as `max`
+/// The first row of each flow from `from` on: one seek each, however many rows they have. As many as `max`
 /// mean that there may be more; the next search begins at `FlowKey::next` of the last.
 pub fn find_flows(
     store: &impl Records,
     from: FlowKey,
     max: usize,
-) -> Result<Vec<FlowFound>, QueueFault> {
+) -> Result<Vec<BacklogKey>, QueueFault> {
     let mut found = Vec::new();
     if max == 0 {
         return Ok(found);
     }
     let from = key::of_backlog(from.start());
     store.walk(Family::Backlog, &from, AFTER_ALL, |row, _| {
-        let Some(BacklogKey { flow, due }) = key::backlog_of(row) else { return Walk::Next };
-        found.push(FlowFound { flow, due_ms: due.at_ms });
-        match flow.next() {
+        let Some(row) = key::backlog_of(row) else { return Walk::Next };
+        found.push(row);
+        match row.flow.next() {
             Some(next) if found.len() < max => Walk::Seek(key::of_backlog(next.start())),
             _ => Walk::Stop,
         }

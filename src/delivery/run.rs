@@ -168,7 +168,7 @@ impl Running {
             is_ended: Cell::new(false),
         });
         for store in running.stores.values() {
-            store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&running))));
+            store.committer.tell(Rc::clone(&running) as Rc<dyn Keeper>);
         }
         running.home_event(HomeEvent::Start { refile: running.is_filed_otherwise() });
         running
@@ -377,16 +377,13 @@ impl Port for Running {
     }
 }
 
-/// A home as its committers know it.
-struct HomeKeeper(Rc<Running>);
-
-impl Keeper for HomeKeeper {
+impl Keeper for Running {
     fn wants(&self, bytes: u64) -> bool {
-        bytes <= MESSAGE_HELD_BYTES_MAX && self.0.home.borrow().wants(bytes)
+        bytes <= MESSAGE_HELD_BYTES_MAX && self.home.borrow().wants(bytes)
     }
 
     fn kept(&self, fresh: Fresh) {
-        self.0.take_fresh(fresh);
+        self.take_fresh(fresh);
     }
 }
 

@@ -25,9 +25,6 @@ use crate::queue::record::envelope::BodySum;
 use crate::queue::record::texts::Fields;
 use crate::queue::record::texts::Texts;
 use crate::route::DestinationPolicy;
-use crate::route::HopProtocol;
-use crate::route::OutboundTls;
-use crate::route::RequireTls;
 use crate::wire::smtp::transaction::BodyType;
 
 const START_MS: u64 = 1_800_000_000_000;
@@ -105,21 +102,13 @@ pub(in crate::delivery) fn hop(target: u64) -> Arc<Hop> {
         destination: format!("mx{target}.b.test").into(),
         name: "mx:b.test".into(),
         domain: "b.test".into(),
-        hosts: Box::default(),
-        protocol: HopProtocol::Smtp,
         policy: Arc::new(DestinationPolicy {
             recipients_per_message: 3,
             ..DestinationPolicy::default()
         }),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     };
     Arc::new(hop)
 }

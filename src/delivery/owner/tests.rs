@@ -1,7 +1,6 @@
 //! What the owner makes of jobs, connections, replies and operators, in one shard.
 
 use std::net::Ipv4Addr;
-use std::net::SocketAddr;
 
 use super::*;
 
@@ -9,8 +8,6 @@ use crate::base::Class;
 use crate::base::MessageId;
 use crate::base::PublicId;
 use crate::base::SpoolNumber;
-use crate::base::StreamNumber;
-use crate::base::TenantId;
 use crate::base::Wall;
 use crate::config::Label;
 use crate::config::PoolConfig;
@@ -19,6 +16,7 @@ use crate::config::kind::Spelled;
 use crate::delivery::destination::Blame;
 use crate::delivery::destination::Failure;
 use crate::delivery::destination::RuleAction;
+use crate::delivery::home::tests::envelope;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::HostNames;
 use crate::handoff::frames::Evidence;
@@ -29,22 +27,13 @@ use crate::handoff::frames::MailBody;
 use crate::handoff::frames::OurLimit;
 use crate::handoff::frames::PLACES_OPENING;
 use crate::queue::Envelope;
-use crate::queue::Labels;
-use crate::queue::Recipient;
-use crate::queue::RecipientsBuf;
-use crate::queue::record::envelope::BodySum;
-use crate::queue::record::texts::Fields;
-use crate::queue::record::texts::Texts;
-use crate::route::HopProtocol;
 use crate::route::OutboundTls;
-use crate::route::RequireTls;
 use crate::route::source::Source;
 use crate::route::source::SourceTable;
 use crate::wire::classify::Action;
 use crate::wire::classify::Cause;
 use crate::wire::classify::Measure;
 use crate::wire::classify::Scope;
-use crate::wire::smtp::transaction::BodyType;
 
 mod classes;
 mod random;
@@ -62,54 +51,19 @@ pub(super) fn hop(destination: &str) -> Hop {
         destination: destination.into(),
         name: "mx:b.test".into(),
         domain: "b.test".into(),
-        hosts: Box::default(),
-        protocol: HopProtocol::Smtp,
-        policy: Arc::default(),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     }
 }
 
 fn envelope_of(sender: &str) -> Arc<[u8]> {
-    let mut list = RecipientsBuf::default();
-    list.push(&Recipient { mailbox: "r@b.test", notify: 0, orcpt: None }).expect("it is short");
-    let envelope = Envelope {
-        received_ms: 1_800_000_000_000,
-        intake_ms: 0,
-        sender: Some(sender),
-        smtputf8: false,
-        requiretls: false,
-        body_type: BodyType::SevenBit,
-        ret: None,
-        envid: None,
-        auth: None,
-        declared_bytes: None,
-        head_bytes: 10,
-        body: BodySum { bytes: 1000, ..BodySum::default() },
-        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        helo: "a.test",
-        listener: "smtp",
-        protocol: "SMTP",
-        tls: None,
-        message_id: None,
-        kept_until_ms: None,
-        tenant: TenantId::OPERATOR,
-        credential: None,
-        stream: StreamNumber(0),
-        tags: Texts::default(),
-        metadata: Fields::default(),
-        labels: Labels::default(),
-        recipients: list.as_recipients(),
-    };
-    let mut record = Vec::new();
-    envelope.encode(&mut record).expect("it is short");
+    let record = envelope(1_800_000_000_000, 1, |one| {
+        let mut record = Vec::new();
+        let all = Envelope { sender: Some(sender), ..*one };
+        all.encode(&mut record).expect("it is short");
+        record
+    });
     record.into()
 }
 

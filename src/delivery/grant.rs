@@ -196,14 +196,7 @@ impl Grants {
         self.next = None;
         for (name, target) in &mut self.targets {
             let (state, awaits_probe) = state_of(target.pool.as_deref());
-            let rests = match state.binds {
-                Binds::Paused | Binds::Suspended | Binds::BackingOff => true,
-                Binds::Nothing
-                | Binds::Window
-                | Binds::Rate
-                | Binds::TenantRate
-                | Binds::OurLimit(_) => false,
-            };
+            let rests = matches!(state.binds, Binds::Paused | Binds::Suspended | Binds::BackingOff);
             match state.until {
                 Some(until) if state.binds == Binds::BackingOff && until <= now => {
                     if awaits_probe {

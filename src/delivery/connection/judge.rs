@@ -17,7 +17,6 @@ use crate::delivery::link::Station;
 use crate::delivery::link::kind_of;
 use crate::delivery::link::own_limit;
 use crate::delivery::link::own_words;
-use crate::delivery::link::verdict_of;
 use crate::delivery::verdict::classify;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -27,6 +26,7 @@ use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::Returned;
 use crate::handoff::frames::What;
+use crate::net::TlsFacts;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
 use crate::wire::classify::Classified;
@@ -129,7 +129,7 @@ pub(super) fn judge(
         address: link.address,
         tls: facts.map(|facts| facts.version),
         cipher: facts.map(|facts| facts.cipher),
-        verdict: verdict_of(facts),
+        verdict: facts.and_then(TlsFacts::verdict),
         tls_policy: link.tls_policy,
         without_dsn: sent.relayed_without_dsn,
         wait_us: until_sent_us.saturating_sub(connect_us),
@@ -174,9 +174,7 @@ pub(super) const fn only(link: LinkEnd) -> Ended {
 pub(super) fn link_end(kind: FailureKind, answer: Answer, host: &str) -> LinkEnd {
     let blame = match kind {
         FailureKind::Ours(limit) => return LinkEnd::OurLimit(limit),
-        FailureKind::Tls => {
-            return LinkEnd::Unmet { answer: Arc::new(answer), host: host.into() };
-        }
+        FailureKind::Tls => Blame::Demands,
         FailureKind::Refused | FailureKind::WayOut => Blame::Source,
         _ => Blame::Destination,
     };

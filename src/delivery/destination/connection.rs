@@ -29,6 +29,8 @@ pub enum Blame {
     Destination,
     /// The host does not talk to this source, or the proxy or address of the source fails.
     Source,
+    /// No host meets what this kind of mail demands of TLS. Says nothing of other mail to them.
+    Demands,
 }
 
 #[derive(Clone, Debug)]
@@ -48,8 +50,6 @@ pub enum LinkEnd {
     Closed,
     /// Never opened, or broken.
     Failed(Failure),
-    /// No host meets what this kind of mail demands of TLS. Says nothing of other mail to them.
-    Unmet { answer: Arc<Answer>, host: Box<str> },
     /// Never opened or broken for what this server lacks.
     OurLimit(OurLimit),
 }

@@ -126,7 +126,7 @@ impl Owner {
                     self.touched.insert(index);
                 }
             }
-            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::Unmet { .. } | LinkEnd::OurLimit(_) => {
+            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::OurLimit(_) => {
                 self.forget_connection(conn);
                 self.touched.insert(index);
             }

@@ -13,7 +13,6 @@
 //! Writing    one change of its record is at the commit thread
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,12 +225,6 @@ impl State {
             State::Out { .. } => "out",
             State::Writing(_) => "writing",
         }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

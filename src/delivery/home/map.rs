@@ -46,7 +46,13 @@ impl Home {
     /// The only function that changes where a job stands.
     pub(super) fn advance(&mut self, key: JobKey, to: State) {
         let job = self.jobs.get(&key).expect("a job that advances is in the map");
-        crate::invariant!(job.state.may_become(&to), "a job that is {} becomes {to}", job.state);
+        let from = &job.state;
+        crate::invariant!(
+            from.may_become(&to),
+            "a job that is {} becomes {}",
+            from.name(),
+            to.name()
+        );
         self.leave(key, Some(&to));
         self.count(&to, 1);
         let job = self.jobs.get_mut(&key).expect("it was there");

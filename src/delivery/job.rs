@@ -135,7 +135,9 @@ pub enum Lookup {
     Queued {
         slot: Slot,
     },
-    UnderWay,
+    UnderWay {
+        since: Mono,
+    },
     /// We lacked something, or a bug ended the lookup: it is begun again.
     Later {
         at: Mono,
@@ -188,7 +190,7 @@ impl Job {
     }
 
     pub fn is_looking_up(&self) -> bool {
-        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay))
+        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay { .. }))
     }
 
     /// The destination that counts it as waiting or out.

@@ -4,7 +4,8 @@ use super::*;
 
 impl Home {
     pub(super) fn may_claim(&self) -> bool {
-        let has_room = self.claims < CLAIMS_MAX
+        let slow = self.lookups_under_way - self.quick.len();
+        let has_room = self.claims < CLAIMS_MAX + slow
             && !self.is_crowded()
             && self.writing < WRITES_MAX
             && self.memory.takes_read(JOB_GUESS_BYTES);
@@ -216,7 +217,13 @@ impl Home {
 
     /// Begins lookups while there are places for them.
     pub(super) fn look_up(&mut self) {
-        while self.lookups_under_way < LOOKUPS_MAX {
+        let mono = self.now.mono;
+        while let Some((since, _)) = self.quick.first()
+            && mono.since(*since) >= LOOKUP_QUICK
+        {
+            self.quick.pop_first();
+        }
+        while self.quick.len() < LOOKUPS_MAX && self.lookups_under_way < LOOKUPS_OUT_MAX {
             let Some(taken) = self.lookups.take(ConnectionClass::default()) else { return };
             let job = taken.job;
             let Some(known) = self.jobs.get(&job.key) else { continue };
@@ -231,7 +238,8 @@ impl Home {
                 _ => false,
             };
             if is_same && is_wanted {
-                self.advance(job.key, State::Resolving(Lookup::UnderWay));
+                self.advance(job.key, State::Resolving(Lookup::UnderWay { since: mono }));
+                self.quick.insert((mono, job.key));
                 self.effects.push(HomeEffect::LookUp(job));
             }
         }

@@ -91,6 +91,9 @@ impl Home {
                 self.flows.list(flow.key());
             }
             State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(*slot)),
+            State::Resolving(Lookup::UnderWay { since }) => {
+                self.quick.remove(&(*since, key));
+            }
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
         if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
@@ -107,7 +110,7 @@ impl Home {
             State::Reading => &mut self.claims,
             State::Resolving(Lookup::Queued { .. }) => &mut self.queued,
             State::Resolving(lookup) => {
-                if matches!(lookup, Lookup::UnderWay) {
+                if matches!(lookup, Lookup::UnderWay { .. }) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
                 }
                 &mut self.claims

@@ -150,7 +150,9 @@ impl Home {
         let Some(known) = self.same(job) else { return };
         match &known.state {
             State::Reading => self.set_timer(FAULT_WAIT, Timer::Again(job)),
-            State::Resolving(Lookup::Asked | Lookup::UnderWay) => self.later(job, FAULT_WAIT, None),
+            State::Resolving(Lookup::Asked | Lookup::UnderWay { .. }) => {
+                self.later(job, FAULT_WAIT, None);
+            }
             State::Resolving(Lookup::Numbers { .. }) => {
                 self.later(job, FAULT_WAIT, None);
                 self.end_turn(job.key.0);

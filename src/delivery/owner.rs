@@ -88,6 +88,8 @@ use crate::route::Rates;
 
 /// How often `tick` is wanted while something waits that no event tells of.
 const TICK_MS: u64 = 20;
+/// How often leads are looked through for those that nobody uses.
+const LEADS_EVERY_NS: u64 = 10_000_000_000;
 const USED_AGAIN_MS: u64 = 1000;
 
 pub struct OwnerParts {
@@ -290,7 +292,10 @@ impl Owner {
         let waits = self.capacity.has_requests() && !self.is_closing;
         let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
         let tick = has_work.then(|| self.ticked.plus_ms(TICK_MS));
-        let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
+        let idle = self
+            .idle
+            .front()
+            .map(|(_, _, since)| since.plus_ms(known::idle_ms(self.entries.len())));
         [timer, tick, idle, self.rates.next_wake(self.ticked)].into_iter().flatten().min()
     }
 
@@ -390,6 +395,9 @@ impl Owner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Mono) {
+        if now.as_ns() / LEADS_EVERY_NS > self.ticked.as_ns() / LEADS_EVERY_NS {
+            self.forget_leads(now);
+        }
         self.ticked = now;
         while let Some((at, index)) = self.timers.first().copied()
             && at <= now

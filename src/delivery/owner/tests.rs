@@ -524,6 +524,36 @@ fn a_job_that_is_given_back_uses_no_token() {
 }
 
 #[test]
+fn leads_are_bounded_and_what_was_sent_still_counts() {
+    let text = "[destination_defaults]\nmessages_per_day = 1\nstripes = 2\n";
+    let mut bench = Bench::of_shards(policy(text), 2);
+    let keys: Vec<u64> = (0..DESTINATIONS_MAX + 3)
+        .map(|number| {
+            let hop = named(&format!("d{number}"));
+            bench.owner.used(target_of(&hop), ShardId(1), (Some(&hop), Used::default()), at(0));
+            target_of(&hop)
+        })
+        .collect();
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    assert!(!bench.owner.leads.contains_key(&keys[DESTINATIONS_MAX]), "it has no room");
+    let lead = bench.owner.leads.get_mut(&keys[0]).expect("it came first");
+    lead.limit.count(1, at(0));
+    let idle_ms = known::idle_ms(DESTINATIONS_MAX);
+    bench.tick(idle_ms - 1);
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    bench.tick(idle_ms);
+    assert_eq!(bench.owner.leads.len(), 0);
+    // They come again.
+    for (number, key) in [(0, keys[0]), (DESTINATIONS_MAX, keys[DESTINATIONS_MAX])] {
+        let hop = named(&format!("d{number}"));
+        bench.owner.used(key, ShardId(1), (Some(&hop), Used::default()), at(idle_ms));
+    }
+    let mut ends = |key| bench.owner.leads.get_mut(key).map(|lead| lead.limit.empties_at(at(0)));
+    assert!(ends(&keys[0]) > Some(at(idle_ms)), "the message counts");
+    assert_eq!(ends(&keys[DESTINATIONS_MAX]), Some(Mono::ZERO));
+}
+
+#[test]
 fn a_tenant_with_tokens_is_looked_at_when_they_expire() {
     let (policy, tenant) = with_limited_tenant("[destination_defaults]\nidle_reuse = '60s'\n");
     let (mut bench, a) = (Bench::with(policy), named("a"));

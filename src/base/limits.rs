@@ -97,7 +97,7 @@ pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 /// new mail is answered 451 until the batch is written.
 pub const COMMIT_HUNG_MS: u64 = 30_000;
 
-/// Lookups of routes of one shard that are out, quick and slow ones, each 14 KiB: its task, and two
+/// Lookups of routes of one shard that are out, quick and slow ones, each 12 KiB: its task, and two
 /// queries (the exchangers, and the record of MTA-STS beside them) with a task and 4 KiB for the answer
 /// each. Full: mail to domains that are not known waits until some have ended.
 pub const LOOKUPS_OUT_MAX: usize = 1024;

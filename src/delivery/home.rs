@@ -156,13 +156,16 @@ const CHECK_JOBS_MAX: usize = 1024;
 /// A lookup for which we lacked something is begun again after this time, doubled up to the second.
 const LACK_FIRST: Duration = Duration::from_millis(50);
 const LACK_MAX: Duration = Duration::from_secs(2);
-/// A destination without jobs is forgotten, and sooner if there are many.
+/// A destination without jobs is forgotten, sooner if there are many, and within a second if there is
+/// no memory for fresh mail and destinations have a quarter of it.
 const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
 const TARGETS_MANY: usize = 10_000;
 const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
 /// A step of the clock after which it is not trusted, and for how long.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// Memory of a destination, with its route and the tables of its queue.
+const TARGET_BYTES: usize = 2 << 10;
 /// What a job of a flow takes in memory, for a guess.
 const JOB_GUESS_BYTES: usize = 4 << 10;
 /// How long a flow waits that found no memory, if nothing of it ends meanwhile.

@@ -8,6 +8,7 @@ use crate::base::limits::LOOKUPS_OUT_MAX;
 use crate::delivery::home::Home;
 use crate::delivery::home::LOOKUP_QUICK;
 use crate::delivery::home::LOOKUPS_MAX;
+use crate::delivery::home::TARGET_BYTES;
 use crate::delivery::home::WRITES_MAX;
 use crate::delivery::job::Lookup;
 use crate::delivery::job::Need;
@@ -73,6 +74,7 @@ impl Home {
         assert_eq!(counted, (claims, out, writing, lookups), "counts of states");
         assert_eq!(self.queued, queued, "jobs that wait for a lookup");
         assert_eq!(self.refiling.open, open, "jobs that are refiled");
+        let bytes = bytes + self.targets.len() * TARGET_BYTES;
         assert_eq!(self.memory.used(), bytes, "bytes in memory");
         for (id, target) in &self.targets {
             target.check();

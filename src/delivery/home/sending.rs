@@ -9,7 +9,10 @@ impl Home {
         let known = &self.jobs[&job.key];
         let route = Arc::clone(known.route.as_ref().expect("it was just resolved"));
         let (flow, head) = (route.flow, known.head.clone());
-        let target = self.targets.entry(flow.target).or_insert_with(|| Target::new(&route, mono));
+        let target = self.targets.entry(flow.target).or_insert_with(|| {
+            self.memory.take(TARGET_BYTES);
+            Target::new(&route, mono)
+        });
         if target.route.resolved < route.resolved {
             if target.route.owner != route.owner {
                 target.set_owner(route.owner);

@@ -876,7 +876,7 @@ fn mail_whose_route_has_had_no_servers_for_so_long_goes_to_the_fallback_relay() 
 #[test]
 fn many_idle_destinations_are_forgotten_soon() {
     for (targets, left) in [(TARGETS_MANY as u64, TARGETS_MANY), (TARGETS_MANY as u64 + 1, 0)] {
-        let mut rig = Rig::new();
+        let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
         for number in 0..targets {
             let job = rig.fresh(number);
             let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
@@ -894,6 +894,30 @@ fn many_idle_destinations_are_forgotten_soon() {
         rig.on(HomeEvent::Tick);
         assert_eq!(rig.home.targets.len(), left);
     }
+}
+
+#[test]
+fn idle_destinations_give_way_to_mail_when_memory_is_short() {
+    let memory_max = 1 << 20;
+    let mut rig = Rig::with(HomePolicy { memory_max, ..policy(1) });
+    let mut number = 0;
+    while rig.home.memory.takes_fresh(JOB_GUESS_BYTES) {
+        let job = rig.fresh(number);
+        let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
+        rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+        if number > 0 {
+            let what = ends_of(&[0], End::Delivered);
+            rig.on(HomeEvent::Settle(Outcome { job, what, unsettled: None }));
+            rig.on(HomeEvent::Written { job, written: Written::Done });
+        }
+        number += 1;
+    }
+    assert_eq!((rig.home.jobs.len(), rig.home.targets.len()), (1, number as usize));
+    assert!(number as usize * TARGET_BYTES <= memory_max * 3 / 4, "{number} destinations");
+    rig.now = now_at(1000);
+    rig.on(HomeEvent::Tick);
+    assert_eq!(rig.home.targets.len(), 1, "that of the job which is out");
+    rig.fresh(number);
 }
 
 #[test]

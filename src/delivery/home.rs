@@ -210,8 +210,6 @@ enum Timer {
     Operation(u64),
     File,
     Sweep,
-    /// Only `proceed` is to be called.
-    Look,
 }
 
 /// A pass over filed jobs whose flow may be another by now.
@@ -341,7 +339,12 @@ impl Home {
             HomeEvent::Unknown { job } => self.on_unknown(job),
             HomeEvent::Numbers { job, numbers } => self.on_numbers(job, numbers),
             HomeEvent::Settle(outcome) => self.on_outcome(outcome),
-            HomeEvent::Frame(frame) => self.on_frame(frame),
+            HomeEvent::Frame(Frame::Grant { target, from, total, per_flow, state }) => {
+                self.on_grant(target, from, Places { total, per_flow }, state);
+            }
+            HomeEvent::Frame(Frame::Missing { jobs }) => self.on_missing(&jobs),
+            // The owner side takes all the others.
+            HomeEvent::Frame(_) => (),
             HomeEvent::Written { job, written } => self.on_written(job, written),
             HomeEvent::Filed { jobs } => {
                 jobs.into_iter().for_each(|(job, written)| self.on_written(job, written));
@@ -369,7 +372,7 @@ impl Home {
 
     /// What a job asks for its route. `None`: nobody needs it any more.
     pub fn question(&self, job: JobRef) -> Option<Question<'_>> {
-        let job = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)?;
+        let job = self.known(job)?;
         job.is_looking_up().then(|| Question {
             mail: job.mail(),
             recipients: &job.recipients,
@@ -411,9 +414,6 @@ impl Home {
         self.is_closing && self.out + self.writing == 0
     }
 }
-
-/// The map: who enters it, who leaves it, and every change of state.
-impl Home {}
 
 #[cfg(test)]
 mod check;

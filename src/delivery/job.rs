@@ -150,7 +150,7 @@ pub enum Lookup {
 }
 
 /// A change that is under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Writing {
     /// It is filed under this schedule.
     File(Schedule),

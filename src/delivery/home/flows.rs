@@ -57,16 +57,8 @@ impl Home {
             self.memory.allows(target.bytes() + bytes, share.bytes + bytes)
         };
         match room {
-            0 => 0,
-            _ if own == 0 => {
-                if allows(room) {
-                    room
-                } else {
-                    1
-                }
-            }
-            _ if allows(room) => room,
-            _ if allows(1) => 1,
+            _ if room == 0 || allows(room) => room,
+            _ if own == 0 || allows(1) => 1,
             _ => {
                 self.starve(*key);
                 0
@@ -169,46 +161,46 @@ impl Home {
         }
         let is_searching = self.partitions.values().any(|own| own.is_searching);
         if self.refiling.is_whole && !is_searching {
-            let all = self.flows.all().map(|(flow, own)| (flow, own, DueKey::FIRST));
-            self.refiling.left = all.collect();
+            self.refile_all();
         }
+    }
+
+    pub(super) fn refile_all(&mut self) {
+        let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
+        self.refiling.left = all.collect();
     }
 
     pub(super) fn on_unread(&mut self, errand: Errand) {
         let again = self.now.mono.plus(FAULT_WAIT);
-        let mut failed = None;
-        match errand {
+        let partition = match errand {
             Errand::Due { partition } => {
-                failed = Some(partition);
                 if let Some(own) = self.partitions.get_mut(&partition) {
                     own.cursor.fail(again);
                 }
-                self.timers.insert((again, Timer::Look));
+                partition
             }
             Errand::Backlog { partition, flow, pass: Pass::Flow, .. } => {
-                failed = Some(partition);
                 self.flow_reads -= 1;
                 if let Some(cursor) = self.flows.cursor_mut(&flow, partition) {
                     cursor.fail(again);
                 }
                 self.timers.insert((again, Timer::Flow(flow)));
+                partition
             }
             Errand::Backlog { partition, flow, pass: Pass::Refile, from } => {
-                failed = Some(partition);
                 self.refiling.is_reading = false;
                 self.refiling.left.push_back((flow, partition, from));
+                partition
             }
             Errand::Flows { partition } => {
-                failed = Some(partition);
                 self.find_flows(partition, None);
+                partition
             }
             Errand::List { ticket } => {
                 let step = self.operations.end(ticket, Err(Refusal::Failed));
-                self.follow(ticket, step);
+                return self.follow(ticket, step);
             }
-        }
-        if let Some(partition) = failed {
-            self.effects.push(HomeEffect::Log(Note::Unread(partition)));
-        }
+        };
+        self.effects.push(HomeEffect::Log(Note::Unread(partition)));
     }
 }

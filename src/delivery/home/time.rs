@@ -56,7 +56,6 @@ impl Home {
             if at > self.now.schedule || self.writing >= WRITES_MAX {
                 break;
             }
-            self.deadlines.pop_first();
             self.on_deadline(key);
         }
         self.look_up();
@@ -82,7 +81,6 @@ impl Home {
             }
             Timer::File => self.file(),
             Timer::Sweep => self.sweep(),
-            Timer::Look => (),
         }
     }
 
@@ -111,8 +109,7 @@ impl Home {
                 self.lookups.push(JobRef { key, incarnation }, origin);
             }
             self.refiling.is_whole = true;
-            let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
-            self.refiling.left = all.collect();
+            self.refile_all();
             self.refiling.known.clear();
         }
         let targets: Vec<u64> = self.targets.keys().copied().collect();

@@ -134,7 +134,9 @@ pub enum Lookup {
     Queued {
         slot: Slot,
     },
-    UnderWay,
+    UnderWay {
+        since: Mono,
+    },
     /// We lacked something, or a bug ended the lookup: it is begun again.
     Later {
         at: Mono,
@@ -147,7 +149,7 @@ pub enum Lookup {
 }
 
 /// A change that is under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Writing {
     /// It is filed under this schedule.
     File(Schedule),
@@ -187,7 +189,7 @@ impl Job {
     }
 
     pub fn is_looking_up(&self) -> bool {
-        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay))
+        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay { .. }))
     }
 
     /// The destination that counts it as waiting or out.

@@ -87,6 +87,8 @@ use crate::route::DestinationPolicy;
 use crate::route::HostPort;
 use crate::route::Rates;
 
+/// How often leads are looked through for those that nobody uses.
+const LEADS_EVERY_NS: u64 = 10_000_000_000;
 const USED_AGAIN_MS: u64 = 1000;
 
 pub struct OwnerParts {
@@ -215,6 +217,8 @@ pub struct Owner {
     touched: BTreeSet<u32>,
     /// Striped destinations, and tenants with rates, that this shard counts for others.
     leads: HashMap<u64, Lead>,
+    /// The number of the time when they were looked through last.
+    leads_round: u64,
     pub(super) rates: RateBook,
     /// The policy that changed which tenants have rates.
     tenants_since: u32,
@@ -250,6 +254,7 @@ impl Owner {
             idle: VecDeque::new(),
             touched: BTreeSet::new(),
             leads: HashMap::new(),
+            leads_round: 0,
             rates: RateBook::new(parts.sent_before, &parts.policy, &parts.hasher),
             tenants_since: 0,
             policy: parts.policy,
@@ -399,6 +404,10 @@ impl Owner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Mono) {
+        let round = now.as_ns() / LEADS_EVERY_NS;
+        if std::mem::replace(&mut self.leads_round, round) < round {
+            self.forget_leads(now);
+        }
         while let Some((at, index)) = self.timers.first().copied()
             && at <= now
         {

@@ -285,7 +285,7 @@ impl Flows {
     }
 }
 
-/// The memory of a home, in bytes: envelopes, held bodies and the jobs themselves.
+/// The memory of a home, in bytes: envelopes, held bodies, the jobs themselves and their destinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     max: usize,

@@ -332,7 +332,7 @@ impl Home {
                 Lookup::Queued { slot } => {
                     ResolvingFor::Lookup { ahead: self.lookups_before(*slot), places: LOOKUPS_MAX }
                 }
-                Lookup::Asked | Lookup::UnderWay => ResolvingFor::Answer,
+                Lookup::Asked | Lookup::UnderWay { .. } => ResolvingFor::Answer,
                 Lookup::Later { at, lack } => {
                     ResolvingFor::Again { at: now.wall_at(*at), lack: *lack }
                 }

@@ -52,16 +52,8 @@ impl Home {
             self.memory.allows(target.bytes() + bytes, share.bytes + bytes)
         };
         match room {
-            0 => 0,
-            _ if own == 0 => {
-                if allows(room) {
-                    room
-                } else {
-                    1
-                }
-            }
-            _ if allows(room) => room,
-            _ if allows(1) => 1,
+            _ if room == 0 || allows(room) => room,
+            _ if own == 0 || allows(1) => 1,
             _ => {
                 self.starve(*key);
                 0
@@ -159,9 +151,13 @@ impl Home {
         }
         let is_searching = self.partitions.values().any(|own| own.is_searching);
         if self.refiling.is_whole && !is_searching {
-            let all = self.flows.all().map(|(flow, own)| (flow, own, DueKey::FIRST));
-            self.refiling.left = all.collect();
+            self.refile_all();
         }
+    }
+
+    pub(super) fn refile_all(&mut self) {
+        let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
+        self.refiling.left = all.collect();
     }
 
     pub(super) fn on_unread(&mut self, errand: Errand) {
@@ -171,7 +167,6 @@ impl Home {
                 if let Some(own) = self.partitions.get_mut(&partition) {
                     own.cursor.fail(again);
                 }
-                self.timers.insert((again, Timer::Look));
             }
             Errand::Backlog { partition, flow, pass: Pass::Flow, .. } => {
                 self.flow_reads -= 1;

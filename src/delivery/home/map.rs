@@ -6,14 +6,17 @@
 use super::*;
 
 impl Home {
-    /// The incarnation that an answer is for, if the job is still the same.
-    pub(super) fn same(&mut self, job: JobRef) -> Option<&mut Job> {
-        let known = self.jobs.get_mut(&job.key);
-        let same = known.filter(|known| known.incarnation == job.incarnation);
-        if same.is_none() {
-            self.counts.stale += 1;
-        }
-        same
+    /// The job, if it is still the same.
+    pub(super) fn known(&self, job: JobRef) -> Option<&Job> {
+        self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)
+    }
+
+    /// The job that an answer is for, if it is the same and awaits such an answer.
+    pub(super) fn awaits(&mut self, job: JobRef, awaits: impl Fn(&Job) -> bool) -> Option<&Job> {
+        let known = self.jobs.get(&job.key);
+        let known = known.filter(|known| known.incarnation == job.incarnation && awaits(known));
+        self.counts.stale += u64::from(known.is_none());
+        known
     }
 
     pub(super) fn reference(&self, key: JobKey) -> JobRef {
@@ -26,11 +29,12 @@ impl Home {
         key: JobKey,
         state: State,
         head: Head,
-        mail: Option<Arc<Mail>>,
+        read: Option<(Arc<Mail>, Box<[u32]>)>,
     ) -> JobRef {
         self.last_incarnation = self.last_incarnation.wrapping_add(1);
         let incarnation = Incarnation(self.last_incarnation);
-        let (recipients, route, tries, pending) = (Box::default(), None, 0, None);
+        let (mail, recipients) = read.unzip();
+        let (recipients, route, tries, pending) = (recipients.unwrap_or_default(), None, 0, None);
         if let Some(filed) = head.schedule.filed {
             self.flows.hold(filed.flow);
         }
@@ -41,6 +45,14 @@ impl Home {
         let before = self.jobs.insert(key, job);
         crate::invariant!(before.is_none(), "a job enters the map once");
         JobRef { key, incarnation }
+    }
+
+    /// A change of what a job holds in memory.
+    pub(super) fn change(&mut self, key: JobKey, change: impl FnOnce(&mut Job)) {
+        let job = self.jobs.get_mut(&key).expect("a job that changes is in the map");
+        self.memory.give_back(job.bytes());
+        change(job);
+        self.memory.take(job.bytes());
     }
 
     /// The only function that changes where a job stands.
@@ -97,6 +109,9 @@ impl Home {
                 self.flows.list(flow.key());
             }
             State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(*slot)),
+            State::Resolving(Lookup::UnderWay { since }) => {
+                self.quick.remove(&(*since, key));
+            }
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
         if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
@@ -113,7 +128,7 @@ impl Home {
             State::Reading => &mut self.claims,
             State::Resolving(Lookup::Queued { .. }) => &mut self.queued,
             State::Resolving(lookup) => {
-                if matches!(lookup, Lookup::UnderWay) {
+                if matches!(lookup, Lookup::UnderWay { .. }) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
                 }
                 &mut self.claims
@@ -170,15 +185,10 @@ impl Home {
     pub(super) fn set_schedule(&mut self, key: JobKey, schedule: Schedule) {
         let job = self.jobs.get_mut(&key).expect("a job with a record is in the map");
         let before = std::mem::replace(&mut job.head.schedule, schedule);
-        let flow_of = |schedule: Schedule| schedule.filed.map(|filed| filed.flow);
-        if flow_of(before) == flow_of(schedule) {
-            return;
-        }
-        if let Some(flow) = flow_of(schedule) {
-            self.flows.hold(flow);
-        }
-        if let Some(flow) = flow_of(before) {
-            self.flows.release(flow);
+        let [before, after] = [before, schedule].map(|one| one.filed.map(|filed| filed.flow));
+        if before != after {
+            after.into_iter().for_each(|flow| self.flows.hold(flow));
+            before.into_iter().for_each(|flow| self.flows.release(flow));
         }
     }
 }

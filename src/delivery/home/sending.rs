@@ -9,7 +9,10 @@ impl Home {
         let known = &self.jobs[&job.key];
         let route = Arc::clone(known.route.as_ref().expect("it was just resolved"));
         let (flow, head) = (route.flow, known.head.clone());
-        let target = self.targets.entry(flow.target).or_insert_with(|| Target::new(&route, mono));
+        let target = self.targets.entry(flow.target).or_insert_with(|| {
+            self.memory.take(TARGET_BYTES);
+            Target::new(&route, mono)
+        });
         if target.route.resolved < route.resolved {
             if target.route.owner != route.owner {
                 target.set_owner(route.owner);
@@ -35,12 +38,12 @@ impl Home {
         if !is_due || is_surplus || !has_room {
             return self.leave_memory(job.key);
         }
-        self.queue(job, is_behind);
+        self.queue(job);
         self.look_after(flow.target);
     }
 
-    fn queue(&mut self, job: JobRef, is_behind: bool) {
-        let at = self.next_deadline(job.key);
+    fn queue(&mut self, job: JobRef) {
+        let is_behind = self.is_behind(job.key);
         let known = self.jobs.get_mut(&job.key).expect("it waits");
         let route = known.route.as_ref().expect("it was resolved");
         let (flow, weight) = (route.flow, route.weight);
@@ -60,10 +63,10 @@ impl Home {
                 Some(target.queue(job, origin, is_first))
             }
         };
-        if let State::Waiting { slot: own, deadline, .. } = &mut known.state {
-            (*own, *deadline) = (slot, Some(at));
+        if let State::Waiting { slot: own, .. } = &mut known.state {
+            *own = slot;
         }
-        self.deadlines.insert((at, job.key));
+        self.set_deadline(job.key);
     }
 
     /// Sends what has places, and asks for places for the rest.
@@ -80,10 +83,7 @@ impl Home {
             }
             known.head.is_first = true;
             match is_behind {
-                true => {
-                    let own = self.partitions.get_mut(&job.key.0.partition());
-                    own.expect("a job has its partition").hidden.push(job);
-                }
+                true => self.queue(job),
                 false => self.send(job),
             }
         }
@@ -174,32 +174,24 @@ impl Home {
         let mut targets = BTreeSet::new();
         for job in std::mem::take(&mut own.hidden) {
             let known = self.jobs.get_mut(&job.key);
-            let Some(known) = known.filter(|known| known.incarnation == job.incarnation) else {
-                continue;
-            };
-            let State::Waiting { slot: None, deadline: Some(at), .. } = &known.state else {
-                continue;
-            };
-            self.deadlines.remove(&(*at, job.key));
-            known.head.is_first = true;
-            targets.insert(known.flow().target);
-            self.queue(job, false);
+            if let Some(known) = known.filter(|known| known.incarnation == job.incarnation)
+                && let State::Waiting { slot: None, .. } = &known.state
+            {
+                known.head.is_first = true;
+                targets.insert(known.flow().target);
+                self.queue(job);
+            }
         }
         targets.into_iter().for_each(|target| self.pump(target));
     }
 
-    pub(super) fn on_frame(&mut self, frame: Frame) {
-        match frame {
-            Frame::Grant { target, from, total, per_flow, state } => {
-                self.on_grant(target, from, Places { total, per_flow }, state);
-            }
-            Frame::Missing { jobs } => self.on_missing(&jobs),
-            // The owner side takes all the others.
-            _ => (),
-        }
-    }
-
-    fn on_grant(&mut self, id: u64, from: ShardId, places: Places, state: Arc<GrantState>) {
+    pub(super) fn on_grant(
+        &mut self,
+        id: u64,
+        from: ShardId,
+        places: Places,
+        state: Arc<GrantState>,
+    ) {
         let Some(target) = self.targets.get_mut(&id) else { return };
         if from != target.owner {
             // This shard has a share of the striped destination again.
@@ -219,10 +211,10 @@ impl Home {
         }
     }
 
-    fn on_missing(&mut self, jobs: &[JobRef]) {
+    pub(super) fn on_missing(&mut self, jobs: &[JobRef]) {
         let (mut missing, mono) = (0, self.now.mono);
         for job in jobs {
-            let Some(known) = self.same(*job) else { continue };
+            let Some(known) = self.awaits(*job, |_| true) else { continue };
             // One that came back and was sent anew while the question was under way is not missing.
             if matches!(known.state, State::Out { since, .. } if mono.since(since) >= CHECK_AFTER) {
                 missing += 1;
@@ -248,10 +240,7 @@ impl Home {
         if !self.apply_pending(job.key) {
             match self.has_deadline(job.key) {
                 true => self.on_deadline(job.key),
-                false => {
-                    let is_behind = self.is_behind(job.key);
-                    self.queue(job, is_behind);
-                }
+                false => self.queue(job),
             }
         }
         self.look_after(target);
@@ -261,11 +250,7 @@ impl Home {
     pub(super) fn on_outcome(&mut self, outcome: Outcome) {
         let Outcome { job, what, unsettled } = outcome;
         let Now { mono, schedule: now, .. } = self.now;
-        let Some(known) = self.same(job) else { return };
-        if !known.is_out() {
-            self.counts.stale += 1;
-            return;
-        }
+        let Some(known) = self.awaits(job, Job::is_out) else { return };
         let target = known.flow().target;
         if let What::Returned(why) = what {
             self.note_returned(job, target, why);

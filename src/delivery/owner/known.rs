@@ -14,6 +14,11 @@ const CROWD: usize = 10_000;
 
 const IDLE_CROWDED_MS: u64 = 10_000;
 
+/// After which time one of so many is forgotten if nothing uses it.
+pub(super) fn idle_ms(known: usize) -> u64 {
+    if known > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
+}
+
 impl Owner {
     /// The destination of a hop, made if need be. `None`: there is no room for another one.
     pub(super) fn entry_of(&mut self, hop: &Arc<Hop>, now: Mono) -> Option<u32> {
@@ -72,10 +77,6 @@ impl Owner {
         Some(index)
     }
 
-    pub(super) fn idle_ms(&self) -> u64 {
-        if self.entries.len() > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
-    }
-
     pub(super) fn note_idle(&mut self, index: u32, generation: u32, now: Mono) {
         if self.idle.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
@@ -91,7 +92,7 @@ impl Owner {
     /// Forgets destinations that have been idle for long.
     pub(super) fn forget_idle(&mut self, now: Mono) {
         while let Some((index, generation, since)) = self.idle.front().copied()
-            && now.ms_since(since) >= self.idle_ms()
+            && now.ms_since(since) >= idle_ms(self.entries.len())
         {
             self.idle.pop_front();
             self.forget_or_keep((index, generation, since), false, now);

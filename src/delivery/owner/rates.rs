@@ -7,6 +7,7 @@
 //! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
 //! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
 
+use super::known::idle_ms;
 use super::*;
 
 /// Destinations forgotten for want of room of which is known what was sent under their rates.
@@ -369,12 +370,14 @@ impl Owner {
         }
     }
 
+    /// If there are many, also those under whose rates something counts, which is kept beside.
     pub(super) fn forget_leads(&mut self, now: Mono) {
-        let rates = &mut self.rates;
+        let (rates, idle_ms) = (&mut self.rates, idle_ms(self.leads.len()));
+        let is_crowded = idle_ms < DESTINATION_IDLE_MS;
         self.leads.retain(|key, lead| {
-            let is_kept = now.ms_since(lead.used_at) < DESTINATION_IDLE_MS
+            let is_kept = now.ms_since(lead.used_at) < idle_ms
                 || !lead.shares.is_unused()
-                || lead.limit.empties_at(now) > now;
+                || lead.limit.empties_at(now) > now && !(is_crowded && rates.keeps_more());
             if !is_kept {
                 rates.forget(*key, &mut lead.limit, now);
             }

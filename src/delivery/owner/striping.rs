@@ -5,7 +5,8 @@
 //!           has told of it.
 //! Order:    a member tells what it uses, the lead answers with shares. Frames may be lost, so a member
 //!           that has another share than it wants tells again.
-//! Bounds:   `DESTINATIONS_MAX` leads; a member tells at most once in `USED_EVERY_MS`.
+//! Bounds:   `DESTINATIONS_MAX` leads. Full: a new one gives no shares, and its members tell again. A
+//!           member tells at most once in `USED_EVERY_MS`.
 
 use super::*;
 
@@ -37,6 +38,9 @@ impl Owner {
             && lead == self.me
             && !self.leads.contains_key(&key)
         {
+            if self.leads.len() >= DESTINATIONS_MAX {
+                return self.rates.forget(key, &mut limit, now);
+            }
             limit.set_users(Users::Shards, now);
             limit.set_rates(&policy.rates);
             let mut shares = Shares::new(policy.connections_max, self.share_number);
@@ -90,7 +94,7 @@ impl Owner {
         let policy = self.policy_for(hop);
         if !self.leads.contains_key(&key) {
             if self.leads.len() >= DESTINATIONS_MAX {
-                self.forget_leads(now);
+                return;
             }
             // Until now this shard was the only owner: what it has counts first.
             if let Some(index) = self.by_name.get(&hop.destination).copied()

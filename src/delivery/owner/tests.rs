@@ -123,7 +123,10 @@ impl Owner {
         let timer = self.timers.first().map(|(at, _)| *at);
         let waits = self.capacity.has_requests() && !self.is_closing;
         let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
-        let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
+        let idle = self
+            .idle
+            .front()
+            .map(|(_, _, since)| since.plus_ms(known::idle_ms(self.entries.len())));
         let rates = &self.rates;
         let unsaved = rates.unsaved.first().filter(|_| rates.saving.is_empty());
         let due = unsaved.into_iter().chain(rates.due.first()).map(|(at, _)| *at).min();
@@ -504,6 +507,36 @@ fn a_job_that_is_given_back_uses_no_token() {
     let mut expected = [(tenant, 1, at(250)), (key, 1, at(250))];
     expected.sort_unstable();
     assert_eq!(unused, expected, "the leads may give them to others");
+}
+
+#[test]
+fn leads_are_bounded_and_what_was_sent_still_counts() {
+    let text = "[destination_defaults]\nmessages_per_day = 1\nstripes = 2\n";
+    let mut bench = Bench::of_shards(policy(text), 2);
+    let keys: Vec<u64> = (0..DESTINATIONS_MAX + 3)
+        .map(|number| {
+            let hop = named(&format!("d{number}"));
+            bench.owner.used(target_of(&hop), ShardId(1), (Some(&hop), Used::default()), at(0));
+            target_of(&hop)
+        })
+        .collect();
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    assert!(!bench.owner.leads.contains_key(&keys[DESTINATIONS_MAX]), "it has no room");
+    let lead = bench.owner.leads.get_mut(&keys[0]).expect("it came first");
+    lead.limit.count(1, at(0));
+    let idle_ms = known::idle_ms(DESTINATIONS_MAX);
+    bench.tick(idle_ms - 1);
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    bench.tick(idle_ms);
+    assert_eq!(bench.owner.leads.len(), 0);
+    // They come again.
+    for (number, key) in [(0, keys[0]), (DESTINATIONS_MAX, keys[DESTINATIONS_MAX])] {
+        let hop = named(&format!("d{number}"));
+        bench.owner.used(key, ShardId(1), (Some(&hop), Used::default()), at(idle_ms));
+    }
+    let mut ends = |key| bench.owner.leads.get_mut(key).map(|lead| lead.limit.empties_at(at(0)));
+    assert!(ends(&keys[0]) > Some(at(idle_ms)), "the message counts");
+    assert_eq!(ends(&keys[DESTINATIONS_MAX]), Some(Mono::ZERO));
 }
 
 #[test]

@@ -201,6 +201,7 @@ impl Grants {
                 Binds::Nothing
                 | Binds::Window
                 | Binds::Rate
+                | Binds::SourceRate
                 | Binds::TenantRate
                 | Binds::OurLimit(_) => false,
             };

@@ -160,7 +160,7 @@ pub(super) struct Entry {
     pub(super) hop: Arc<Hop>,
     /// The names of `Owner::paused` by which hops to it have gone.
     paused_by: BTreeSet<Box<str>>,
-    /// The destination in frames between shards, and in the file of limits.
+    /// The destination in frames between shards, and its rate in the file of limits.
     key: u64,
     pub(super) pace: Pace,
     pub(super) grants: Grants,
@@ -178,6 +178,17 @@ pub(super) struct Entry {
     is_resting: bool,
 }
 
+impl Entry {
+    /// The rates of the destination and of its sources.
+    fn rates(&mut self) -> impl Iterator<Item = (u64, &mut Rate)> {
+        self.destination.rates(self.key)
+    }
+
+    fn rate_mut(&mut self, key: u64) -> Option<&mut Rate> {
+        self.rates().find(|(of, _)| *of == key).map(|(_, rate)| rate)
+    }
+}
+
 /// This shard's part in a striped destination.
 #[derive(Debug)]
 struct Member {
@@ -188,12 +199,19 @@ struct Member {
     told_at: Mono,
 }
 
-/// A striped destination that this shard leads.
+/// A striped destination that this shard leads, or a limit that it counts for other shards.
 #[derive(Debug)]
 struct Lead {
     shares: Shares,
     limit: RateLimit,
     used_at: Mono,
+}
+
+impl Lead {
+    /// There are no connections to share.
+    fn counting(limit: RateLimit, now: Mono) -> Lead {
+        Lead { shares: Shares::new(0, 0), limit, used_at: now }
+    }
 }
 
 pub struct Owner {
@@ -205,6 +223,7 @@ pub struct Owner {
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
     pub(super) by_name: HashMap<Box<str>, u32>,
+    /// By the keys of destinations, and of their sources with rates.
     by_key: HashMap<u64, u32>,
     /// Destinations with connections.
     active: usize,
@@ -214,7 +233,8 @@ pub struct Owner {
     idle: VecDeque<(u32, u32, Mono)>,
     /// Destinations whose places have to be reckoned again.
     touched: BTreeSet<u32>,
-    /// Striped destinations, and tenants with rates, that this shard counts for others.
+    /// Striped destinations, their sources with rates, and tenants with rates, that this shard counts
+    /// for others.
     leads: HashMap<u64, Lead>,
     pub(super) rates: RateBook,
     /// The policy that changed which tenants have rates.
@@ -338,6 +358,7 @@ impl Owner {
         match entry.destination.push(delivery, (&self.policy.sources, now)) {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
+                self.rate_sources(index, now);
                 self.enter_tenant(index, tenant, now);
                 if self.entries[index as usize].destination.is_rate_spent(now) {
                     // Its home hears what binds, also if no connection is open.
@@ -434,10 +455,7 @@ impl Owner {
             (false, Some(_)) => entry.idle_since = None,
             _ => {}
         }
-        let Entry { destination, key, .. } = &self.entries[index as usize];
-        if matches!(&destination.rate, Rate::Own(limit) if limit.saves_at().is_some()) {
-            self.note_unsaved(*key);
-        }
+        self.note_all_unsaved(index);
         let Entry { destination, grants, member, .. } = &mut self.entries[index as usize];
         let (window, flows) = (destination.window(now), destination.flows() as u32);
         if grants.is_stale(window, flows, now) || member.is_some() {

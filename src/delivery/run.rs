@@ -295,7 +295,9 @@ impl Running {
             }
             Frame::Recall { job } => owner.recall(job, now),
             Frame::Check { home, jobs } => owner.check(home, jobs),
-            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
+            Frame::Ask { limit, from, tokens, hop } => {
+                owner.ask(limit, (from, tokens), hop.as_deref(), now);
+            }
             Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
             Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
             Frame::Share { target, from, number, connections } => {

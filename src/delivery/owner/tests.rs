@@ -45,6 +45,7 @@ use crate::wire::smtp::transaction::BodyType;
 
 mod classes;
 mod random;
+mod source_rates;
 mod stripes;
 
 const HOME: ShardId = ShardId(0);

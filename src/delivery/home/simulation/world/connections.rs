@@ -53,7 +53,9 @@ impl World {
                 let used = Used { number, connections, wanted };
                 owner.used(target, from, (hop.as_deref(), used), now);
             }
-            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
+            Frame::Ask { limit, from, tokens, hop } => {
+                owner.ask(limit, (from, tokens), hop.as_deref(), now);
+            }
             Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
             Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
             other => panic!("{other:?} is not for an owner"),

@@ -29,6 +29,7 @@ use crate::operations::destination::SourceRow;
 use crate::operations::why::Granted;
 use crate::queue::Spool;
 use crate::queue::admin::operate::HELD_DUE_MS;
+use crate::route::Rates;
 
 /// The largest destinations by the shards' last snapshots.
 pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
@@ -64,12 +65,8 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
             max: view.connections_max.into(),
         },
         window: view.window.into(),
-        rates: RateLimits {
-            second: view.rates.per_second.map(u64::from),
-            minute: view.rates.per_minute.map(u64::from),
-            hour: view.rates.per_hour.map(u64::from),
-            day: view.rates.per_day.map(u64::from),
-        },
+        rates: rate_limits(&view.rates),
+        source_rates: rate_limits(&view.source_rates),
         delivered: counters.delivered,
         refused: counters.refused,
         deferred: counters.deferred,
@@ -79,10 +76,16 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
         last_error: view.last_error.as_ref().map(|answer| answer.text.to_string()),
         last_host: said(&view.last_host),
         lack: view.lack.map(|lack| lack.words().to_owned()),
+        spent_source: view.spent_source.as_deref().map(String::from),
         evidence: Vec::new(),
         sources: Vec::new(),
         stripes: Vec::new(),
     }
+}
+
+fn rate_limits(rates: &Rates) -> RateLimits {
+    let [second, minute, hour, day] = rates.all().map(|limit| limit.map(u64::from));
+    RateLimits { second, minute, hour, day }
 }
 
 /// As `destination_row`, with sources and the evidence of reply rules.
@@ -121,6 +124,7 @@ pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -
         binding: match state.binds {
             Binds::Nothing | Binds::Window => Binding::Places { limit: places.into() },
             Binds::Rate => Binding::Rate { until_ms },
+            Binds::SourceRate => Binding::SourceRate { until_ms },
             Binds::TenantRate => Binding::TenantRate { until_ms },
             Binds::BackingOff if state.until.is_none() => Binding::Probing,
             Binds::BackingOff => Binding::BackingOff { until_ms },
@@ -131,6 +135,7 @@ pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -
         last_error: state.last.as_ref().map(|answer| answer.text.to_string()),
         last_host: said(&state.last_host),
         evidence: state.evidence.as_ref().map(|evidence| evidence_row(evidence, spool)),
+        spent_source: state.source.as_deref().map(String::from),
     }
 }
 
@@ -154,6 +159,9 @@ fn bound_of(bound: Bound, at: Now) -> Binding {
         Bound::Probing => Binding::Probing,
         Bound::Throttled { until } => Binding::Throttled { until_ms: until_ms(until) },
         Bound::Rate { until } => Binding::Rate { until_ms: until_ms(until.unwrap_or(at.mono)) },
+        Bound::SourceRate { until, .. } => {
+            Binding::SourceRate { until_ms: until_ms(until.unwrap_or(at.mono)) }
+        }
         Bound::Hold { until } => Binding::Hold { until_ms: until_ms(until) },
         Bound::OurLimit { until, .. } => Binding::OwnLimit { until_ms: until_ms(until) },
         Bound::Window { window } => Binding::Window { limit: window.into() },
@@ -259,6 +267,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         connections: Connections { all: 2, max: 5, ..Connections::default() },
         window: 5,
         rates: RateLimits { minute: Some(10), ..RateLimits::default() },
+        source_rates: RateLimits::default(),
         delivered: 0,
         refused: 0,
         deferred: 0,
@@ -268,6 +277,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         last_error: None,
         last_host: None,
         lack: None,
+        spent_source: None,
         evidence: Vec::new(),
         sources: Vec::new(),
         stripes: Vec::new(),

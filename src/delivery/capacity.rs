@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use slab::Slab;
 
 use crate::base::Mono;
+use crate::delivery::destination::CountedBy;
 use crate::delivery::destination::Link;
 use crate::delivery::destination::Stage;
 
@@ -68,7 +69,7 @@ pub struct ConnId {
 /// Until when the tokens were valid that a job has used. `None`: no rate counts it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UsedTokens {
-    pub destination: Option<Mono>,
+    pub destination: CountedBy,
     pub tenant: Option<Mono>,
 }
 

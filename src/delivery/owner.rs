@@ -161,7 +161,7 @@ pub(super) struct Entry {
     pub(super) hop: Arc<Hop>,
     /// The names of `Owner::paused` by which hops to it have gone.
     paused_by: BTreeSet<Box<str>>,
-    /// The destination in frames between shards, and in the file of limits.
+    /// The destination in frames between shards, and its rate in the file of limits.
     key: u64,
     pub(super) pace: Pace,
     pub(super) grants: Grants,
@@ -179,6 +179,17 @@ pub(super) struct Entry {
     is_resting: bool,
 }
 
+impl Entry {
+    /// The rates of the destination and of its sources.
+    fn rates(&mut self) -> impl Iterator<Item = (u64, &mut Rate)> {
+        self.destination.rates(self.key)
+    }
+
+    fn rate_mut(&mut self, key: u64) -> Option<&mut Rate> {
+        self.rates().find(|(of, _)| *of == key).map(|(_, rate)| rate)
+    }
+}
+
 /// This shard's part in a striped destination.
 #[derive(Debug)]
 struct Member {
@@ -189,12 +200,19 @@ struct Member {
     told_at: Mono,
 }
 
-/// A striped destination that this shard leads.
+/// A striped destination that this shard leads, or a limit that it counts for other shards.
 #[derive(Debug)]
 struct Lead {
     shares: Shares,
     limit: RateLimit,
     used_at: Mono,
+}
+
+impl Lead {
+    /// There are no connections to share.
+    fn counting(limit: RateLimit, now: Mono) -> Lead {
+        Lead { shares: Shares::new(0, 0), limit, used_at: now }
+    }
 }
 
 pub struct Owner {
@@ -206,6 +224,7 @@ pub struct Owner {
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
     pub(super) by_name: HashMap<Box<str>, u32>,
+    /// By the keys of destinations, and of their sources with rates.
     by_key: HashMap<u64, u32>,
     /// Destinations with connections.
     active: usize,
@@ -215,7 +234,8 @@ pub struct Owner {
     idle: VecDeque<(u32, u32, Mono)>,
     /// Destinations whose places have to be reckoned again.
     touched: BTreeSet<u32>,
-    /// Striped destinations, and tenants with rates, that this shard counts for others.
+    /// Striped destinations, their sources with rates, and tenants with rates, that this shard counts
+    /// for others.
     leads: HashMap<u64, Lead>,
     /// The number of the time when they were looked through last.
     leads_round: u64,
@@ -317,7 +337,9 @@ impl Owner {
             }
             Frame::Recall { job } => self.recall(job, now),
             Frame::Check { home, jobs } => self.check(home, jobs),
-            Frame::Ask { limit, from, tokens } => self.ask(limit, from, tokens, now),
+            Frame::Ask { limit, from, tokens, hop } => {
+                self.ask(limit, (from, tokens), hop.as_deref(), now);
+            }
             Frame::Allow { limit, tokens, until } => self.allow(limit, (tokens, until), now),
             Frame::Unused { limit, tokens, until } => self.unused(limit, (tokens, until), now),
             Frame::Share { target, from, number, connections } => {
@@ -352,6 +374,7 @@ impl Owner {
         match entry.destination.push(delivery, (&self.policy.sources, now)) {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
+                self.rate_sources(index, now);
                 self.enter_tenant(index, tenant, now);
                 if self.entries[index as usize].destination.is_rate_spent(now) {
                     // Its home hears what binds, also if no connection is open.
@@ -451,10 +474,7 @@ impl Owner {
             (false, Some(_)) => entry.idle_since = None,
             _ => {}
         }
-        let Entry { destination, key, .. } = &self.entries[index as usize];
-        if matches!(&destination.rate, Rate::Own(limit) if limit.saves_at().is_some()) {
-            self.note_unsaved(*key);
-        }
+        self.note_all_unsaved(index);
         let Entry { destination, grants, member, .. } = &mut self.entries[index as usize];
         let (window, flows) = (destination.window(now), destination.flows() as u32);
         if grants.is_stale(window, flows, now) || member.is_some() {

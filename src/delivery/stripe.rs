@@ -38,7 +38,8 @@ pub fn count(policy: &DestinationPolicy, shards: usize) -> u32 {
         Stripes::All => shards,
         Stripes::Auto => {
             let is_roomy = policy.connections_max / 2 >= shards;
-            if is_roomy && !policy.rates.is_limited() { shards } else { 1 }
+            let is_limited = policy.rates.is_limited() || policy.source_rates.is_limited();
+            if is_roomy && !is_limited { shards } else { 1 }
         }
     };
     wanted.min(policy.connections_max).max(1)

@@ -19,6 +19,7 @@ use crate::delivery::destination::Counters;
 use crate::delivery::destination::Counts;
 use crate::delivery::destination::OutletFacts;
 use crate::delivery::destination::Stage;
+use crate::delivery::fair::Slot;
 use crate::delivery::home::Home;
 use crate::delivery::home::LOOKUPS_MAX;
 use crate::delivery::job::Job;
@@ -86,6 +87,8 @@ pub struct DestinationView {
     pub connections_max: u32,
     pub window: u32,
     pub rates: Rates,
+    /// Of each source.
+    pub source_rates: Rates,
     pub counters: Counters,
     /// Transfers in a minute at the present pace.
     pub per_minute: u64,
@@ -97,6 +100,8 @@ pub struct DestinationView {
     /// The latest actions of reply rules, oldest first.
     pub evidence: Vec<Arc<Evidence>>,
     pub sources: Vec<OutletFacts>,
+    /// The source whose rate binds, with its addresses.
+    pub spent_source: Option<Box<str>>,
 }
 
 /// How much a destination has to do; the weightier is the greater.
@@ -174,31 +179,35 @@ impl Owner {
     pub fn destinations_keyed(&mut self, keys: &[Box<str>], now: Now) -> Vec<DestinationView> {
         let known = keys.iter().filter_map(|key| self.by_name.get(key).copied());
         let known: Vec<u32> = known.collect();
-        known.into_iter().map(|index| self.view_of(index, now)).collect()
+        known.into_iter().map(|index| self.view_of(index, None, now)).collect()
     }
 
     /// The destinations that go by this name, and whether an operator has paused the name.
     pub fn destinations_named(&mut self, word: &str, now: Now) -> (Vec<DestinationView>, bool) {
         let meant = self.entries.iter().filter(|(_, entry)| goes_by(&entry.hop, word));
         let meant: Vec<u32> = meant.map(|(index, _)| index as u32).collect();
-        let views = meant.into_iter().map(|index| self.view_of(index, now)).collect();
+        let views = meant.into_iter().map(|index| self.view_of(index, None, now)).collect();
         (views, self.has_paused(word))
     }
 
     /// `None`: it was forgotten meanwhile.
     pub fn destination_view(&mut self, id: DestinationId, now: Now) -> Option<DestinationView> {
         let entry = self.entries.get(id.index as usize)?;
-        (entry.generation == id.generation).then(|| self.view_of(id.index, now))
+        (entry.generation == id.generation).then(|| self.view_of(id.index, None, now))
     }
 
-    fn view_of(&mut self, index: u32, now: Now) -> DestinationView {
+    /// `job`: whose wait is explained; `None`: of the next job by the last hop.
+    fn view_of(&mut self, index: u32, job: Option<Slot>, now: Now) -> DestinationView {
         let is_full = self.capacity.waiting().is_some();
         let connections = self.gate.max();
         let entry = &mut self.entries[index as usize];
-        let pool = entry.hop.pool.clone();
+        let queued = job.and_then(|slot| entry.destination.queued_at(slot));
+        let pool = queued.map_or(&entry.hop, |delivery| &delivery.hop).pool.clone();
         let load = entry.load();
         let destination = &mut entry.destination;
-        let binding = match destination.bound(pool.as_deref(), &self.policy.sources, now.mono) {
+        let bound = destination.bound(pool.as_deref(), &self.policy.sources, now.mono);
+        let spent_source = destination.spent_name(bound, &self.policy.sources);
+        let binding = match bound {
             Bound::Nothing if is_full && entry.request.is_some() => {
                 Binding::Process { connections }
             }
@@ -217,6 +226,7 @@ impl Owner {
             connections_max: destination.policy().connections_max,
             window: destination.window(now.mono),
             rates: destination.policy().rates,
+            source_rates: destination.policy().source_rates,
             counters: destination.counters,
             per_minute: entry.pace.per_minute(now.mono),
             last_error: last_error.cloned(),
@@ -224,13 +234,15 @@ impl Owner {
             lack: destination.lack(),
             evidence: destination.evidence().cloned().collect(),
             sources: destination.outlets(now.mono).collect(),
+            spent_source,
         }
     }
 
     /// Where a job is that a home has sent. `None`: it is not here any more, or not yet.
     pub fn why(&mut self, job: JobRef, now: Now) -> Option<JobView> {
         let sending = |stage: Stage| stage == Stage::Busy(job);
-        let (index, ahead, is_held) = match *self.jobs.get(&job)? {
+        let whereabouts = *self.jobs.get(&job)?;
+        let (index, ahead, is_held) = match whereabouts {
             Whereabouts::Queued { destination, slot } => {
                 let entry = &self.entries[destination as usize].destination;
                 let tenant = entry.queued_at(slot).map(|delivery| delivery.flow.tenant);
@@ -247,7 +259,11 @@ impl Owner {
             _ => None,
         });
         let (under_way, holders) = (under_way.collect(), self.largest_holders());
-        let mut destination = self.view_of(index, now);
+        let queued = match whereabouts {
+            Whereabouts::Queued { slot, .. } => Some(slot),
+            Whereabouts::Taken => None,
+        };
+        let mut destination = self.view_of(index, queued, now);
         if is_held {
             destination.binding = Binding::Tenant;
         }

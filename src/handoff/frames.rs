@@ -196,6 +196,8 @@ pub enum Binds {
     /// The number of connections.
     Window,
     Rate,
+    /// The rates of all sources of the pool.
+    SourceRate,
     /// The rate of the tenant, over all destinations.
     TenantRate,
     BackingOff,
@@ -217,6 +219,8 @@ pub struct GrantState {
     pub last: Option<Arc<Answer>>,
     pub last_host: Box<str>,
     pub evidence: Option<Arc<Evidence>>,
+    /// The source that binds, with its addresses, for `SourceRate`.
+    pub source: Option<Box<str>>,
 }
 
 /// Why a rule for replies has acted.
@@ -271,10 +275,12 @@ pub enum Frame {
     Missing {
         jobs: Vec<JobRef>,
     },
+    /// `hop`: for the rate of a source of this destination. A destination or tenant is known to its lead.
     Ask {
         limit: u64,
         from: ShardId,
         tokens: u32,
+        hop: Option<Arc<Hop>>,
     },
     /// Tokens, and until when they are valid. None: until when there are none.
     Allow {

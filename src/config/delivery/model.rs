@@ -353,6 +353,17 @@ treatment! {
     messages_per_hour: u32 = "0", 0 => 1_000_000_000;
     /// Messages per day. 0 means no limit.
     messages_per_day: u32 = "0", 0 => 4_000_000_000;
+    /// Messages per second from each source address. 0 means no limit. While a source has used up its
+    /// rate, the other sources of the pool go on. Without a pool, the address that the system chooses
+    /// counts as one source.
+    source_messages_per_second: u32 = "0", 0 => 10_000_000;
+    /// Messages per minute from each source address. 0 means no limit. Rates per minute, hour and day
+    /// hold over restarts.
+    source_messages_per_minute: u32 = "0", 0 => 100_000_000;
+    /// Messages per hour from each source address. 0 means no limit.
+    source_messages_per_hour: u32 = "0", 0 => 1_000_000_000;
+    /// Messages per day from each source address. 0 means no limit.
+    source_messages_per_day: u32 = "0", 0 => 4_000_000_000;
     /// How long an idle connection is kept open for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE_MS;
     /// Failed connections in a row after which the destination is in backoff: no connection is opened.

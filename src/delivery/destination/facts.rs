@@ -19,6 +19,11 @@ pub enum Bound {
     Rate {
         until: Option<Mono>,
     },
+    /// The same for the sources of the pool; `outlet` is free again first.
+    SourceRate {
+        outlet: u32,
+        until: Option<Mono>,
+    },
     /// The server has asked all sources of the pool for less mail.
     Throttled {
         until: Mono,
@@ -51,7 +56,7 @@ pub struct OutletFacts {
 }
 
 impl Outlet {
-    fn bound(&self, now: Mono) -> Bound {
+    fn bound(&mut self, now: Mono) -> Bound {
         if now < self.suspended_until {
             return Bound::Suspended { until: self.suspended_until };
         }
@@ -59,6 +64,9 @@ impl Outlet {
             Health::BackingOff { until, .. } => return Bound::BackingOff { until },
             Health::Probing { .. } => return Bound::Probing,
             Health::Working => {}
+        }
+        if self.rate.is_spent(now) {
+            return Bound::Rate { until: self.rate.frees_at(now) };
         }
         let until = self.quiet_until;
         match (now < until, self.throttle_ms > 0) {
@@ -73,13 +81,15 @@ impl Outlet {
 impl Destination {
     /// What keeps the next job of a pool from being sent, and until when.
     pub fn state(&mut self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> GrantState {
-        let (binds, until) = match self.bound(pool, sources, now) {
+        let bound = self.bound(pool, sources, now);
+        let (binds, until) = match bound {
             Bound::Nothing => (Binds::Nothing, None),
             Bound::Paused => (Binds::Paused, None),
             Bound::Suspended { until } => (Binds::Suspended, Some(until)),
             Bound::BackingOff { until } => (Binds::BackingOff, Some(until)),
             Bound::Probing => (Binds::BackingOff, None),
             Bound::Rate { until } => (Binds::Rate, until),
+            Bound::SourceRate { until, .. } => (Binds::SourceRate, until),
             Bound::OurLimit { limit, until } => (Binds::OurLimit(limit), Some(until)),
             Bound::Throttled { .. }
             | Bound::Hold { .. }
@@ -93,7 +103,15 @@ impl Destination {
             last: self.last.clone(),
             last_host: self.last_host.clone(),
             evidence: self.evidence.back().cloned(),
+            source: self.spent_name(bound, sources),
         }
+    }
+
+    /// The source whose rate binds, with its addresses.
+    pub fn spent_name(&self, bound: Bound, sources: &SourceTable) -> Option<Box<str>> {
+        let Bound::SourceRate { outlet, .. } = bound else { return None };
+        let name = self.outlets[outlet as usize].source.as_deref();
+        Some(sources.shown(name).into())
     }
 
     pub fn bound(&mut self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> Bound {
@@ -121,6 +139,9 @@ impl Destination {
         }
         if self.rate.free(now) == 0 {
             return Bound::Rate { until: self.rate.frees_at(now) };
+        }
+        if let Some((outlet, until)) = self.spent_source(pool, sources, now) {
+            return Bound::SourceRate { outlet, until };
         }
         if let Some(until) = self.outlets_are_quiet(pool, sources, now) {
             return Bound::Throttled { until };
@@ -163,8 +184,8 @@ impl Destination {
         self.lack.map(|(limit, _)| limit)
     }
 
-    pub fn outlets(&self, now: Mono) -> impl Iterator<Item = OutletFacts> {
-        self.outlets.iter().map(move |outlet| OutletFacts {
+    pub fn outlets(&mut self, now: Mono) -> impl Iterator<Item = OutletFacts> {
+        self.outlets.iter_mut().map(move |outlet| OutletFacts {
             source: outlet.source.clone(),
             connections: outlet.live,
             window: outlet.limit(now),

@@ -20,9 +20,10 @@ impl Destination {
         if let Health::BackingOff { until, .. } = self.standing.health {
             later(until);
         }
-        for outlet in &self.outlets {
+        for outlet in &mut self.outlets {
             outlet.opens_at(now).into_iter().for_each(&mut later);
             outlet.slowed.into_iter().for_each(|(until, _)| later(until));
+            outlet.rate.frees_at(now).into_iter().for_each(&mut later);
         }
         for (index, class) in &self.classes {
             if self.queue.has_jobs(ConnectionClass(index as u32)) {
@@ -100,9 +101,6 @@ impl Destination {
 
     /// Whether something that was sent still counts here under its rates.
     pub fn counts_rate(&mut self, now: Mono) -> bool {
-        match &mut self.rate {
-            Rate::Own(limit) => limit.empties_at(now) > now,
-            Rate::Tokens(_) => false,
-        }
+        self.rate.counts(now) || self.outlets.iter_mut().any(|outlet| outlet.rate.counts(now))
     }
 }

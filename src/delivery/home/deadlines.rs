@@ -176,6 +176,7 @@ const fn why_bound(binds: Binds) -> &'static str {
     match binds {
         Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
         Binds::Rate => "the rate of mail to the destination is limited",
+        Binds::SourceRate => "the rate of mail from each source to the destination is limited",
         Binds::TenantRate => "the rate of mail of the tenant is limited",
         Binds::BackingOff => "the destination does not answer",
         Binds::Paused => "an operator has paused the destination",

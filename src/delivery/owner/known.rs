@@ -143,9 +143,11 @@ impl Owner {
         self.capacity.request(entry.request, index, None);
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
-        self.by_key.remove(&entry.key);
-        if let Rate::Own(limit) = &mut entry.destination.rate {
-            self.rates.forget(entry.key, limit, now);
+        for (key, rate) in entry.rates() {
+            self.by_key.remove(&key);
+            if let Rate::Own(limit) = rate {
+                self.rates.forget(key, limit, now);
+            }
         }
         true
     }

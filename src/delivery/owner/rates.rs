@@ -1,7 +1,7 @@
 //! Rates at the owner: what is counted here, the file that outlives the process, and tenants.
 //!
-//! Promise:  a limit is counted by one shard only: that of a destination by its lead, that of a tenant
-//!           by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
+//! Promise:  a limit is counted by one shard only: those of a destination and of its sources by its
+//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
 //!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
 //!           the places of others.
 //! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
@@ -132,10 +132,40 @@ impl Owner {
         if let Some(lead) = self.leads.get_mut(&key) {
             return Some(&mut lead.limit);
         }
-        let index = *self.by_key.get(&key)?;
-        match &mut self.entries[index as usize].destination.rate {
+        match self.entries[*self.by_key.get(&key)? as usize].rate_mut(key)? {
             Rate::Own(limit) => Some(limit),
             Rate::Tokens(_) => None,
+        }
+    }
+
+    /// Gives the sources of a destination their rates that have none yet.
+    pub(super) fn rate_sources(&mut self, index: u32, now: Mono) {
+        let Entry { destination, member, .. } = &mut self.entries[index as usize];
+        let rates = destination.policy().source_rates;
+        while let Some((outlet, source)) = destination.next_unrated() {
+            let key = self.hasher.source(&destination.name, source);
+            let rate = match member {
+                Some(_) => Rate::of_member(&rates),
+                None => Rate::Own(match self.leads.remove(&key) {
+                    // The destination was striped before.
+                    Some(mut lead) => {
+                        lead.limit.set_rates(&rates);
+                        lead.limit
+                    }
+                    None => self.rates.limit(key, &rates, Users::OneShard, now),
+                }),
+            };
+            destination.set_source_rate(outlet, key, rate);
+            self.by_key.insert(key, index);
+        }
+    }
+
+    /// Remembers when the limits of a destination and of its sources are to be saved.
+    pub(super) fn note_all_unsaved(&mut self, index: u32) {
+        for (key, rate) in self.entries[index as usize].rates() {
+            if let Rate::Own(limit) = rate {
+                self.rates.unsaved.extend(limit.saves_at().map(|at| (at, key)));
+            }
         }
     }
 
@@ -288,7 +318,7 @@ impl Owner {
     fn ask_for(&mut self, tenant: u64, now: Mono) {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
-        let frames = one.tokens.frames(one.queued, (tenant, from), now);
+        let frames = one.tokens.frames(one.queued, (tenant, from), None, now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
         if one.queued == 0 {
             self.rates.tenants.remove(&tenant);
@@ -305,14 +335,23 @@ impl Owner {
         changed.into_iter().for_each(|tenant| self.ask_for(tenant, now));
     }
 
-    /// To the lead: a shard asks for tokens of the rate of a destination or a tenant.
-    pub fn ask(&mut self, key: u64, from: ShardId, tokens: u32, now: Mono) {
-        if let Some(rates) = self.rates.limited.get(&key).copied() {
-            let users = Users::Shards;
-            let lead = self.leads.entry(key).or_insert_with(|| Lead {
-                shares: Shares::new(0, 0),
-                limit: self.rates.limit(key, &rates, users, now),
-                used_at: now,
+    /// To the lead: a shard asks for tokens of the rate of a destination, of a source at the destination
+    /// of this hop, or of a tenant.
+    pub fn ask(&mut self, key: u64, (from, tokens): (ShardId, u32), hop: Option<&Hop>, now: Mono) {
+        let rates = match hop {
+            Some(hop) => {
+                let destination = self.hasher.destination(&hop.destination, None);
+                if !self.leads.contains_key(&destination) {
+                    // Until it hears of the other owners, it counts the source on its own.
+                    return;
+                }
+                Some(self.policy_for(hop).source_rates)
+            }
+            None => self.rates.limited.get(&key).copied(),
+        };
+        if let Some(rates) = rates {
+            let lead = self.leads.entry(key).or_insert_with(|| {
+                Lead::counting(self.rates.limit(key, &rates, Users::Shards, now), now)
             });
             lead.limit.set_rates(&rates);
         }
@@ -340,7 +379,7 @@ impl Owner {
                 None => self.return_tenant(key, until, now),
             }
         } else if let Some(index) = self.by_key.get(&key).copied() {
-            if let Rate::Tokens(held) = &mut self.entries[index as usize].destination.rate {
+            if let Some(Rate::Tokens(held)) = self.entries[index as usize].rate_mut(key) {
                 held.on_allow(tokens, until);
             }
             self.refresh(index, now);

@@ -37,6 +37,7 @@ use crate::wire::classify::Scope;
 
 mod classes;
 mod random;
+mod source_rates;
 mod stripes;
 
 const HOME: ShardId = ShardId(0);

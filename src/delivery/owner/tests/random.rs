@@ -100,9 +100,11 @@ struct World {
     order: HashMap<(usize, usize), u64>,
     policy: Arc<DeliveryPolicy>,
     rates: (u32, u32),
+    source_rates: (u32, u32),
     /// The limits of late, with the time until which they hold.
     limits: Vec<(u64, u32)>,
     sent: Vec<Vec<u64>>,
+    sent_by_source: HashMap<(usize, Option<Box<str>>), Vec<u64>>,
     /// The same for the tenant with rates, and what those are.
     sent_by_tenant: Vec<u64>,
     tenant_rates: (u32, u32),
@@ -127,7 +129,11 @@ fn keeps_rates(sent: &[u64], rates: (u32, u32), (now_ms, killed_ms): (u64, u64))
 }
 
 /// Small limits, so that they bind. To read a config would take longer than all the rest.
-fn policy_of(base: &DeliveryPolicy, random: &mut Random, rates: (u32, u32)) -> Arc<DeliveryPolicy> {
+fn policy_of(
+    base: &DeliveryPolicy,
+    random: &mut Random,
+    (rates, source_rates): ((u32, u32), (u32, u32)),
+) -> Arc<DeliveryPolicy> {
     let connections_max = 1 + random.below(6) as u32;
     let mut seconds = |most| Duration::from_secs(1 + random.below(most));
     let (back_off_first, idle_reuse) = (seconds(20), seconds(5) - Duration::from_secs(1));
@@ -142,6 +148,8 @@ fn policy_of(base: &DeliveryPolicy, random: &mut Random, rates: (u32, u32)) -> A
         idle_reuse,
         messages_per_second: rates.0,
         messages_per_minute: rates.1,
+        source_messages_per_second: source_rates.0,
+        source_messages_per_minute: source_rates.1,
         ..DestinationDefaults::default()
     };
     let destinations = DestinationTable::build(&[], &standard);
@@ -154,8 +162,10 @@ impl World {
         let mut random = Random::new(seed * 7919 + 13);
         let limited = [(0, 0), (3, 0), (0, 60), (5, 100)];
         let rates = limited[random.below(4) as usize];
+        let limited = [(0, 0), (2, 0), (0, 30), (3, 40)];
+        let source_rates = limited[random.below(4) as usize];
         let pool = [None, Some("p")];
-        let mut policy = policy_of(base, &mut random, rates);
+        let mut policy = policy_of(base, &mut random, (rates, source_rates));
         let tenant_rates = match random.below(2) {
             0 => (4, 12),
             _ => {
@@ -197,8 +207,10 @@ impl World {
             order: HashMap::new(),
             policy,
             rates,
+            source_rates,
             limits: vec![(u64::MAX, limit)],
             sent: vec![Vec::new(); DESTINATIONS],
+            sent_by_source: HashMap::new(),
             sent_by_tenant: Vec::new(),
             tenant_rates,
             killed_ms: 0,
@@ -398,6 +410,10 @@ impl World {
                 sent.push(self.now_ms);
                 let (now_ms, killed_ms) = (self.now_ms, self.killed_ms);
                 keeps_rates(sent, self.rates, (now_ms, killed_ms));
+                let source = connection.source.clone();
+                let sent = self.sent_by_source.entry((number, source)).or_default();
+                sent.push(now_ms);
+                keeps_rates(sent, self.source_rates, (now_ms, killed_ms));
                 if is_limited {
                     self.sent_by_tenant.push(now_ms);
                     keeps_rates(&self.sent_by_tenant, self.tenant_rates, (now_ms, killed_ms));
@@ -559,7 +575,8 @@ impl World {
             let number = self.random.below(DESTINATIONS as u64) as usize;
             return self.set_paused(number, !self.paused[number]);
         }
-        self.policy = policy_of(&self.policy, &mut self.random, self.rates);
+        let rates = (self.rates, self.source_rates);
+        self.policy = policy_of(&self.policy, &mut self.random, rates);
         let limit = self.policy.destinations.policy("", &[]).connections_max;
         for (until_ms, _) in &mut self.limits {
             *until_ms = (*until_ms).min(self.now_ms + 2000);

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use crate::base::Mono;
 use crate::base::ShardId;
 use crate::base::Wall;
-use crate::delivery::destination::Bound;
 use crate::delivery::job::Now;
 use crate::delivery::survey::DestinationsShelf;
-use crate::delivery::view;
 use crate::delivery::view::DestinationView;
 use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::GrantState;
 use crate::operations::destination::Binding;
@@ -98,7 +97,7 @@ pub(super) fn detailed_row(
         source: one.source.as_deref().map(String::from),
         connections: one.connections.into(),
         window: one.window.into(),
-        binding: bound_of(one.bound, view.at),
+        binding: binding_of(one.bound, view.at),
     });
     DestinationRow {
         evidence: view.evidence.iter().map(|one| evidence_row(one, spool)).collect(),
@@ -119,18 +118,10 @@ fn evidence_row(evidence: &Evidence, spool: &Spool) -> EvidenceRow {
 
 /// What an owner told of a destination. `places`: those that the home shard has.
 pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -> Granted {
-    let until_ms = until_ms(state.until.unwrap_or(at.mono), at);
     Granted {
-        binding: match state.binds {
-            Binds::Nothing | Binds::Window => Binding::Places { limit: places.into() },
-            Binds::Rate => Binding::Rate { until_ms },
-            Binds::SourceRate => Binding::SourceRate { until_ms },
-            Binds::TenantRate => Binding::TenantRate { until_ms },
-            Binds::BackingOff if state.until.is_none() => Binding::Probing,
-            Binds::BackingOff => Binding::BackingOff { until_ms },
-            Binds::Paused => Binding::Paused,
-            Binds::Suspended => Binding::Suspended { until_ms },
-            Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
+        binding: match state.binds.is_momentary() {
+            true => Binding::Places { limit: places.into() },
+            false => binding_of((state.binds, state.until), at),
         },
         last_error: state.last.as_ref().map(|answer| answer.text.to_string()),
         last_host: said(&state.last_host),
@@ -139,33 +130,23 @@ pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -
     }
 }
 
-pub(super) fn binding_of(binding: view::Binding, at: Now) -> Binding {
-    match binding {
-        view::Binding::Process { connections } => {
-            Binding::ServerConnections { limit: connections.into() }
-        }
-        view::Binding::Tenant => Binding::TenantRate { until_ms: until_ms(at.mono, at) },
-        view::Binding::Destination(bound) => bound_of(bound, at),
-    }
-}
-
-fn bound_of(bound: Bound, at: Now) -> Binding {
-    let until_ms = |until: Mono| until_ms(until, at);
-    match bound {
-        Bound::Nothing => Binding::Nothing,
-        Bound::Paused => Binding::Paused,
-        Bound::Suspended { until } => Binding::Suspended { until_ms: until_ms(until) },
-        Bound::BackingOff { until } => Binding::BackingOff { until_ms: until_ms(until) },
-        Bound::Probing => Binding::Probing,
-        Bound::Throttled { until } => Binding::Throttled { until_ms: until_ms(until) },
-        Bound::Rate { until } => Binding::Rate { until_ms: until_ms(until.unwrap_or(at.mono)) },
-        Bound::SourceRate { until, .. } => {
-            Binding::SourceRate { until_ms: until_ms(until.unwrap_or(at.mono)) }
-        }
-        Bound::Hold { until } => Binding::Hold { until_ms: until_ms(until) },
-        Bound::OurLimit { until, .. } => Binding::OwnLimit { until_ms: until_ms(until) },
-        Bound::Window { window } => Binding::Window { limit: window.into() },
-        Bound::Connections { connections } => Binding::Connections { limit: connections.into() },
+pub(super) fn binding_of((binds, until): Bound, at: Now) -> Binding {
+    let until_ms = until_ms(until.unwrap_or(at.mono), at);
+    match binds {
+        Binds::Nothing => Binding::Nothing,
+        Binds::Paused => Binding::Paused,
+        Binds::Suspended => Binding::Suspended { until_ms },
+        Binds::BackingOff if until.is_none() => Binding::Probing,
+        Binds::BackingOff => Binding::BackingOff { until_ms },
+        Binds::Throttled => Binding::Throttled { until_ms },
+        Binds::Rate => Binding::Rate { until_ms },
+        Binds::SourceRate => Binding::SourceRate { until_ms },
+        Binds::TenantRate => Binding::TenantRate { until_ms },
+        Binds::Hold => Binding::Hold { until_ms },
+        Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
+        Binds::Window(limit) => Binding::Window { limit: limit.into() },
+        Binds::Connections(limit) => Binding::Connections { limit: limit.into() },
+        Binds::Process(limit) => Binding::ServerConnections { limit: limit.into() },
     }
 }
 

@@ -14,7 +14,6 @@ use crate::base::PartitionId;
 use crate::base::ShardId;
 use crate::base::Wall;
 use crate::delivery::credit::Places;
-use crate::delivery::destination::Bound;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Counts;
 use crate::delivery::destination::OutletFacts;
@@ -31,6 +30,8 @@ use crate::delivery::owner::Owner;
 use crate::delivery::owner::Whereabouts;
 use crate::delivery::owner::goes_by;
 use crate::handoff::frame::Answer;
+use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::GrantState;
 use crate::handoff::frames::JobKey;
@@ -51,24 +52,6 @@ pub struct DestinationId {
     generation: u32,
 }
 
-/// What keeps the next job of a destination from being sent at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binding {
-    Destination(Bound),
-    /// All connections of the process are in use.
-    Process {
-        connections: u32,
-    },
-    /// The tenant of the job has no token of its rate.
-    Tenant,
-}
-
-impl Default for Binding {
-    fn default() -> Binding {
-        Binding::Destination(Bound::Nothing)
-    }
-}
-
 /// A destination as its owner sees it at one time.
 #[derive(Clone, Debug, Default)]
 pub struct DestinationView {
@@ -76,7 +59,7 @@ pub struct DestinationView {
     pub key: Box<str>,
     /// As routes name it.
     pub name: Box<str>,
-    pub binding: Binding,
+    pub binding: Bound,
     /// Jobs here.
     pub queued: usize,
     /// Jobs that wait at their homes for a place here, as the homes told last.
@@ -205,15 +188,14 @@ impl Owner {
         let pool = queued.map_or(&entry.hop, |delivery| &delivery.hop).pool.clone();
         let load = entry.load();
         let destination = &mut entry.destination;
-        let bound = destination.bound(pool.as_deref(), &self.policy.sources, now.mono);
-        let spent_source = destination.spent_name(bound, &self.policy.sources);
-        let binding = match bound {
-            Bound::Nothing if is_full && entry.request.is_some() => {
-                Binding::Process { connections }
+        let (pool, sources) = (pool.as_deref(), &self.policy.sources);
+        let binding = match destination.bound(pool, sources, now.mono) {
+            (Binds::Nothing, _) if is_full && entry.request.is_some() => {
+                (Binds::Process(connections), None)
             }
-            bound => Binding::Destination(bound),
+            bound => bound,
         };
-        let (last_error, last_host) = destination.last_error();
+        let state = destination.state(pool, sources, now.mono);
         DestinationView {
             at: now,
             key: destination.name.clone(),
@@ -229,12 +211,12 @@ impl Owner {
             source_rates: destination.policy().source_rates,
             counters: destination.counters,
             per_minute: entry.pace.per_minute(now.mono),
-            last_error: last_error.cloned(),
-            last_host: last_host.into(),
+            last_error: state.last,
+            last_host: state.last_host,
             lack: destination.lack(),
             evidence: destination.evidence().cloned().collect(),
             sources: destination.outlets(now.mono).collect(),
-            spent_source,
+            spent_source: state.source,
         }
     }
 
@@ -265,7 +247,7 @@ impl Owner {
         };
         let mut destination = self.view_of(index, queued, now);
         if is_held {
-            destination.binding = Binding::Tenant;
+            destination.binding = (Binds::TenantRate, None);
         }
         Some(JobView { ahead, under_way, holders, destination })
     }

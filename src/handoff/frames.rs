@@ -193,8 +193,16 @@ impl OurLimit {
 pub enum Binds {
     #[default]
     Nothing,
-    /// The number of connections.
-    Window,
+    /// The number of connections that the server seems to bear.
+    Window(u32),
+    /// The most connections of the destination.
+    Connections(u32),
+    /// All connections of the process are in use.
+    Process(u32),
+    /// The server has asked all sources of the pool for less mail.
+    Throttled,
+    /// A connection has just failed.
+    Hold,
     Rate,
     /// The rates of all sources of the pool.
     SourceRate,
@@ -203,10 +211,30 @@ pub enum Binds {
     BackingOff,
     /// An operator has paused the destination.
     Paused,
-    /// A rule for replies has suspended it.
+    /// A rule for replies has suspended it, or all sources of the pool.
     Suspended,
+    /// This server lacked something for the last connection.
     OurLimit(OurLimit),
 }
+
+impl Binds {
+    /// Mail goes on in a moment, as other mail ends.
+    pub const fn is_momentary(self) -> bool {
+        matches!(
+            self,
+            Binds::Nothing
+                | Binds::Window(_)
+                | Binds::Connections(_)
+                | Binds::Process(_)
+                | Binds::Throttled
+                | Binds::Hold
+        )
+    }
+}
+
+/// What keeps the next job of a destination from being sent at once, and until when. `None`: while other
+/// mail or a probe is under way, until tokens come, or until a save of the limits is durable.
+pub type Bound = (Binds, Option<Mono>);
 
 /// What a home knows of a destination, for its decisions and for operators.
 #[derive(Clone, Debug, Default)]

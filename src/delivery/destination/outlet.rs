@@ -5,6 +5,7 @@ use crate::delivery::destination::rate::Rate;
 use crate::delivery::health::Health;
 use crate::delivery::health::Standing;
 use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 
 /// A bound on connections that rises with successes and falls with failures.
 #[derive(Clone, Copy, Debug)]
@@ -106,14 +107,19 @@ impl Outlet {
 
     /// What keeps mail from this source for longer than a moment, and until when. A source whose backoff
     /// is over takes one message, which finds out.
-    pub(super) fn binds(&self, now: Mono) -> Option<(Binds, Option<Mono>)> {
+    pub(super) fn binds(&self, now: Mono) -> Option<Bound> {
         let suspended = Some(self.suspended_until).filter(|until| now < *until);
-        match self.standing.health {
-            Health::BackingOff { until, .. } if suspended.is_none_or(|other| other < until) => {
-                Some((Binds::BackingOff, Some(until)))
-            }
-            Health::Probing { .. } if suspended.is_none() => Some((Binds::BackingOff, None)),
-            _ => suspended.map(|until| (Binds::Suspended, Some(until))),
-        }
+        let suspended = suspended.map(|until| (Binds::Suspended, Some(until)));
+        // `None`, of a probe, is before all others.
+        [of_health(&self.standing), suspended].into_iter().flatten().max_by_key(|(_, until)| *until)
+    }
+}
+
+/// What health lets wait; `None` if it lets nothing wait.
+pub(super) fn of_health(standing: &Standing) -> Option<Bound> {
+    match standing.health {
+        Health::BackingOff { until, .. } => Some((Binds::BackingOff, Some(until))),
+        Health::Probing { .. } => Some((Binds::BackingOff, None)),
+        Health::Working => None,
     }
 }

@@ -61,13 +61,13 @@ impl Destination {
         pool: Option<&str>,
         sources: &SourceTable,
         now: Mono,
-    ) -> Option<(Binds, Option<Mono>)> {
+    ) -> Option<Bound> {
         let of_source = |source: Option<&str>| {
             let outlet = self.by_source.get(&source.map(Box::from))?;
             self.outlets[*outlet as usize].binds(now)
         };
         let Some(pool) = pool else { return of_source(None) };
-        let mut first: Option<(Binds, Option<Mono>)> = None;
+        let mut first: Option<Bound> = None;
         for (source, _) in sources.pool(pool).into_iter().flat_map(|pool| sources.members(pool)) {
             let one = of_source(Some(&source.name))?;
             // `None`, of a probe, is before all others.

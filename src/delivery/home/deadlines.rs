@@ -174,7 +174,6 @@ impl Home {
 
 const fn why_bound(binds: Binds) -> &'static str {
     match binds {
-        Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
         Binds::Rate => "the rate of mail to the destination is limited",
         Binds::SourceRate => "the rate of mail from each source to the destination is limited",
         Binds::TenantRate => "the rate of mail of the tenant is limited",
@@ -182,5 +181,6 @@ const fn why_bound(binds: Binds) -> &'static str {
         Binds::Paused => "an operator has paused the destination",
         Binds::Suspended => "a rule has suspended the destination after one of its replies",
         Binds::OurLimit(_) => "this server has reached a limit of its own",
+        _ => "the destination takes mail more slowly than it comes",
     }
 }

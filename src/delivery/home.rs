@@ -72,10 +72,10 @@ use crate::delivery::job::Route;
 use crate::delivery::job::State;
 use crate::delivery::job::Writing;
 use crate::delivery::operation::Operations;
+use crate::delivery::operation::PATIENCE;
 use crate::delivery::operation::Part;
 use crate::delivery::operation::Refusal;
 use crate::delivery::operation::Step;
-use crate::delivery::operation::patience_until;
 use crate::delivery::schedule::Cursor;
 use crate::delivery::schedule::Flows;
 use crate::delivery::schedule::Memory;
@@ -415,8 +415,6 @@ impl Home {
     }
 }
 
-#[cfg(test)]
-mod check;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

@@ -9,7 +9,6 @@
 mod key;
 mod servers;
 
-use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Mono;
+use crate::base::Random;
 use crate::base::ShardId;
 use crate::base::limits::STS_POSTPONE_MS;
 use crate::config::delivery::domain::parse_literal;
@@ -32,7 +32,6 @@ use crate::delivery::resolve::servers::Servers;
 use crate::delivery::resolve::servers::Unresolved;
 use crate::delivery::resolve::servers::demanded;
 use crate::delivery::resolve::servers::is_us;
-use crate::delivery::resolve::servers::shuffle;
 use crate::delivery::resolve::servers::without_us;
 use crate::delivery::stripe;
 use crate::delivery::sts::StsUnknown;
@@ -93,7 +92,7 @@ pub struct RouteResolver {
     hostname: Box<str>,
     shards: Shards,
     known: RefCell<Known>,
-    random: Cell<u64>,
+    random: RefCell<Random>,
 }
 
 impl RouteResolver {
@@ -105,7 +104,7 @@ impl RouteResolver {
     ) -> Rc<RouteResolver> {
         let known = Known { policy, generation: 0, routes: HashMap::new() };
         let known = RefCell::new(known);
-        let random = Cell::new(Mono::now().as_ns());
+        let random = RefCell::new(Random::new(Mono::now().as_ns()));
         Rc::new(RouteResolver { resolver, trust, hasher, hostname, shards, known, random })
     }
 
@@ -256,8 +255,8 @@ impl RouteResolver {
         hosts.sort();
         let known_by = hosts.iter().map(|(_, host)| host.clone()).collect();
         // RFC 5321 s5.1: among equals the order is random.
-        let random = self.roll();
-        hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, random)));
+        let mut random = self.random.borrow_mut();
+        hosts.sort_by_cached_key(|(preference, _)| (*preference, random.roll()));
         let hosts = hosts.into_iter().map(|(_, host)| HostPort { host, port });
         Ok(Servers {
             domain: domain.into(),
@@ -266,12 +265,6 @@ impl RouteResolver {
             protocol: HopProtocol::Smtp,
             names: if answer.authentic { HostNames::SignedMx } else { HostNames::Mx },
         })
-    }
-
-    fn roll(&self) -> u64 {
-        let next = self.random.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        self.random.set(next);
-        next
     }
 }
 

@@ -91,10 +91,10 @@ impl Survey {
         match state {
             State::Broken => State::Broken,
             State::Resting(_) => State::Looking(Look::default()),
-            State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
+            State::Looking(mut look) => match look.further(owner) {
                 false => State::Looking(look),
                 true => {
-                    let snapshot = look.into_snapshot(|id| owner.destination_view(id, now));
+                    let snapshot = look.into_snapshot(owner, now);
                     self.shelf.0.store(Arc::new(snapshot));
                     State::Resting(now.mono.plus(EVERY))
                 }
@@ -115,12 +115,9 @@ struct Look {
 
 impl Look {
     /// Examines the next destinations. Answers whether that was the last of them.
-    fn further(
-        &mut self,
-        loads: impl FnOnce(usize, &mut dyn FnMut(DestinationId, DestinationLoad)) -> Option<usize>,
-    ) -> bool {
+    fn further(&mut self, owner: &Owner) -> bool {
         let Look { from, others, largest } = self;
-        let next = loads(*from, &mut |destination, load| {
+        let next = owner.loads(*from, &mut |destination, load| {
             largest.push(Reverse((load, destination)));
             if largest.len() > LARGEST_MAX
                 && let Some(Reverse((smallest, _))) = largest.pop()
@@ -132,14 +129,11 @@ impl Look {
         next.is_none()
     }
 
-    /// `view` answers none for a destination that was forgotten meanwhile.
-    fn into_snapshot(
-        self,
-        mut view: impl FnMut(DestinationId) -> Option<DestinationView>,
-    ) -> DestinationsSnapshot {
+    /// Without destinations that were forgotten meanwhile.
+    fn into_snapshot(self, owner: &mut Owner, now: Now) -> DestinationsSnapshot {
         let Look { others, largest, .. } = self;
         let largest = largest.into_sorted_vec().into_iter();
-        let largest = largest.filter_map(|Reverse((_, destination))| view(destination));
+        let largest = largest.filter_map(|Reverse((_, id))| owner.destination_view(id, now));
         DestinationsSnapshot { largest: largest.collect(), others }
     }
 }

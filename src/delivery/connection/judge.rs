@@ -71,17 +71,12 @@ impl Said<'_> {
 }
 
 /// What is told of a mail that was sent: to its home, and to the owner.
-pub(super) struct Report {
-    pub(super) what: What,
-    pub(super) end: Ended,
-}
-
 pub(super) fn judge(
     station: &Station,
     link: &Link,
     delivery: &Delivery,
     sending: Sending,
-) -> Report {
+) -> (What, Ended) {
     let Sending { sent, began, transfer_us } = sending;
     let fault = link.transfer.fault().map(ToString::to_string);
     let unsaid = |outcome: &Outcome| matches!(outcome, Outcome::Lost { after_body: false });
@@ -89,7 +84,7 @@ pub(super) fn judge(
     if let Some(limit) = lack.filter(|_| sent.outcomes.iter().all(unsaid)) {
         let what = What::Returned(Returned::OurLimit(limit));
         let link = LinkEnd::OurLimit(limit);
-        return Report { what, end: Ended { job: Some(JobEnd::Lost), ..only(link) } };
+        return (what, Ended { job: Some(JobEnd::Lost), ..only(link) });
     }
     let policy = station.policy();
     let mut ends = Vec::with_capacity(sent.outcomes.len());
@@ -144,7 +139,7 @@ pub(super) fn judge(
     };
     let link = how_left(link, job, asks_for_less.is_some());
     let end = Ended { job: Some(job), asks_for_less, action, link };
-    Report { what: What::Tried { ends, attempt }, end }
+    (What::Tried { ends, attempt }, end)
 }
 
 /// What became of the connection by its mail.

@@ -81,22 +81,17 @@ impl Destination {
     /// Until when something about it must be remembered, beyond the usual time, its rates aside. When there
     /// is no room, how long it has been failing does not count: the next attempt tells.
     pub fn is_worth_keeping_until(&self, is_full: bool) -> Mono {
-        let mut until = self.suspended_until;
-        let back_off_max = self.policy.back_off_max;
-        let mut later = |standing: &Standing| match standing.health {
-            Health::BackingOff { until: back_off, .. } if !is_full => {
-                until = until.max(back_off.plus(back_off_max));
-            }
-            _ => {}
-        };
-        later(&self.standing);
-        self.outlets.iter().for_each(|outlet| later(&outlet.standing));
-        self.classes.iter().for_each(|(_, class)| later(&class.standing));
-        for outlet in &self.outlets {
-            until = until.max(outlet.quiet_until).max(outlet.suspended_until);
-        }
+        let standings = self.outlets.iter().map(|outlet| &outlet.standing);
+        let standings = standings.chain(self.classes.iter().map(|(_, class)| &class.standing));
+        let back_offs = standings.chain([&self.standing]).filter_map(|one| match one.health {
+            Health::BackingOff { until, .. } => Some(until.plus(self.policy.back_off_max)),
+            _ => None,
+        });
+        let pauses = self.outlets.iter().flat_map(|one| [one.quiet_until, one.suspended_until]);
         let slowed = self.outlets.iter().map(|outlet| outlet.slowed).chain([self.slowed]);
-        slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed))
+        let slowed = slowed.flatten().map(|(until, _)| until);
+        let untils = back_offs.filter(|_| !is_full).chain(pauses).chain(slowed);
+        untils.fold(self.suspended_until, Mono::max)
     }
 
     /// Whether something that was sent still counts here under its rates.

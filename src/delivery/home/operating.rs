@@ -10,7 +10,7 @@ impl Home {
     pub(super) fn operate(&mut self, ticket: u64, id: MessageId, operation: Operation) {
         match self.operations.begin(ticket, id, operation) {
             Ok(()) => {
-                let until = patience_until(self.now.mono);
+                let until = self.now.mono.plus(PATIENCE);
                 self.timers.insert((until, Timer::Operation(ticket)));
                 self.effects.push(HomeEffect::Read(Errand::List { ticket, id }));
             }

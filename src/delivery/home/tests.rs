@@ -27,6 +27,8 @@ use crate::queue::record::texts::Texts;
 use crate::route::DestinationPolicy;
 use crate::wire::smtp::transaction::BodyType;
 
+mod check;
+
 const START_MS: u64 = 1_800_000_000_000;
 const KEY: JobKey = (MessageId::from_u64(START_MS << 20), 0);
 const TARGET: u64 = 77;

@@ -139,11 +139,11 @@ async fn addresses(
         let kind = if own { FailureKind::Ours(OurLimit::Dns) } else { FailureKind::Resolve };
         NoLink::new(&host.host, kind, format!("{}: {fault}", host.host))
     })?;
-    let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
-    let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
+    let v4: Vec<IpAddr> = found.v4.into_iter().map(IpAddr::V4).collect();
+    let v6: Vec<IpAddr> = found.v6.into_iter().map(IpAddr::V6).collect();
     let all = match policy.prefer_ipv6 {
-        true => dial::interleave(v6, v4),
-        false => dial::interleave(v4, v6),
+        true => dial::interleave(&v6, &v4),
+        false => dial::interleave(&v4, &v6),
     };
     let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port));
     Ok((addresses.collect(), found.authentic))

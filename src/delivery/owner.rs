@@ -28,7 +28,6 @@ mod striping;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -231,7 +230,8 @@ pub struct Owner {
     pub(super) jobs: HashMap<JobRef, Whereabouts>,
     pub(super) capacity: Capacity,
     timers: BTreeSet<(Mono, u32)>,
-    idle: VecDeque<(u32, u32, Mono)>,
+    /// Destinations without jobs and connections, the one that has been so for longest first.
+    idle: BTreeSet<(Mono, u32)>,
     /// Destinations whose places have to be reckoned again.
     touched: BTreeSet<u32>,
     /// Striped destinations, their sources with rates, and tenants with rates, that this shard counts
@@ -271,7 +271,7 @@ impl Owner {
             jobs: HashMap::new(),
             capacity: Capacity::default(),
             timers: BTreeSet::new(),
-            idle: VecDeque::new(),
+            idle: BTreeSet::new(),
             touched: BTreeSet::new(),
             leads: HashMap::new(),
             leads_round: 0,
@@ -468,10 +468,12 @@ impl Owner {
         match (entry.destination.is_idle(), entry.idle_since) {
             (true, None) => {
                 entry.idle_since = Some(now);
-                let generation = entry.generation;
-                self.note_idle(index, generation, now);
+                self.idle.insert((now, index));
             }
-            (false, Some(_)) => entry.idle_since = None,
+            (false, Some(since)) => {
+                entry.idle_since = None;
+                self.idle.remove(&(since, index));
+            }
             _ => {}
         }
         self.note_all_unsaved(index);

@@ -124,10 +124,8 @@ impl Owner {
         let timer = self.timers.first().map(|(at, _)| *at);
         let waits = self.capacity.has_requests() && !self.is_closing;
         let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
-        let idle = self
-            .idle
-            .front()
-            .map(|(_, _, since)| since.plus_ms(known::idle_ms(self.entries.len())));
+        let idle_ms = known::idle_ms(self.entries.len());
+        let idle = self.idle.first().map(|(since, _)| since.plus_ms(idle_ms));
         let rates = &self.rates;
         let unsaved = rates.unsaved.first().filter(|_| rates.saving.is_empty());
         let due = unsaved.into_iter().chain(rates.due.first()).map(|(at, _)| *at).min();

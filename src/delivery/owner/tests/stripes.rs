@@ -1,6 +1,8 @@
 //! A destination on a machine with many shards: all of its connections are used, wherever its mail is,
 //! and no more than those.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 const SHARDS: usize = 64;

@@ -34,7 +34,7 @@ use crate::route::Rates;
 pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
     let of_shard = |(number, shelf): (usize, &Arc<DestinationsShelf>)| {
         let shard = ShardId(number as u16);
-        let views = shelf.last();
+        let views = shelf.load();
         views.largest.iter().map(|view| destination_row(view, shard)).collect::<Vec<_>>()
     };
     let mut rows = merged(shelves.iter().enumerate().flat_map(of_shard));

@@ -43,12 +43,9 @@ impl Home {
         let Now { schedule, mono, .. } = self.now;
         for (partition, own) in &mut self.partitions {
             if own.cursor.is_ready(schedule, mono) && !own.is_failed {
-                self.effects.push(HomeEffect::ReadDue {
-                    partition: *partition,
-                    from: own.cursor.begin(),
-                    until_ms: schedule.as_ms(),
-                    max: KEYS_MAX,
-                });
+                let (partition, from, max) = (*partition, own.cursor.begin(), KEYS_MAX);
+                let until_ms = schedule.as_ms();
+                self.effects.push(HomeEffect::ReadDue { partition, from, until_ms, max });
             }
         }
     }

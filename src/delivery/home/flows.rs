@@ -21,14 +21,9 @@ impl Home {
                 continue;
             }
             let cursor = self.flows.cursor_mut(&flow, partition).expect("it is ready");
-            self.effects.push(HomeEffect::ReadBacklog {
-                partition,
-                flow,
-                pass: Pass::Flow,
-                from: cursor.begin(),
-                until_ms: schedule.as_ms(),
-                max,
-            });
+            let (pass, from, until_ms) = (Pass::Flow, cursor.begin(), schedule.as_ms());
+            let read = HomeEffect::ReadBacklog { partition, flow, pass, from, until_ms, max };
+            self.effects.push(read);
             self.flow_reads += 1;
         }
     }
@@ -126,14 +121,8 @@ impl Home {
             return;
         };
         self.refiling.is_reading = true;
-        self.effects.push(HomeEffect::ReadBacklog {
-            partition,
-            flow,
-            pass: Pass::Refile,
-            from,
-            until_ms: u64::MAX,
-            max: READ_MAX,
-        });
+        let (pass, until_ms, max) = (Pass::Refile, u64::MAX, READ_MAX);
+        self.effects.push(HomeEffect::ReadBacklog { partition, flow, pass, from, until_ms, max });
     }
 
     /// The mail of a flow goes elsewhere now.

@@ -10,10 +10,10 @@
 //! Order:    self-clocked fair queueing. A turn moves the tag of each level by
 //!           (bytes + `TURN_BYTES`) / weight. The lowest tag is next, and is the virtual time.
 //! Bounds:   the caller bounds the jobs. A tenant without jobs is forgotten at its next turn, or
-//!           at once if there are more than `IDLE_MAX` beyond twice those with jobs. Of the senders
-//!           of a class so few as `IDLE_FEW` are remembered beyond that, of a tenant without jobs no
-//!           more either, and of the connection classes without jobs. Who is forgotten gains nothing:
-//!           a sender that is new pays for its first job before its turn, others after it.
+//!           at once if there are more than `IDLE_MAX` beyond twice those with jobs; a sender
+//!           likewise, with `IDLE_FEW`. A tenant without jobs keeps `IDLE_FEW` senders, and the queue
+//!           as many connection classes without jobs. A sender gains nothing by being forgotten: a
+//!           new one pays for its first job before its turn, others pay after theirs.
 //! Cost:     O(log tenants + log senders) for `push` and `take`, O(1) for `remove`, which takes the
 //!           job out of a linked list rather than marking it.
 
@@ -43,8 +43,8 @@ pub use share::ConnectionClass;
 
 /// Turns that one turn costs at most, for what the tenant has sent over other connection classes.
 const LEAD: u64 = 16;
-/// Idle senders of a class and of a tenant without jobs, idle connection classes, and tenants and
-/// senders of an empty queue: an idle destination costs little, and usual mail allocates nothing.
+/// Idle senders and connection classes that are kept, and tenants of an empty queue: an idle destination
+/// costs little, and usual mail allocates nothing.
 const IDLE_FEW: usize = 8;
 /// The end of a list of jobs.
 const NONE: u32 = u32::MAX;

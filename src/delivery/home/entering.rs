@@ -43,9 +43,9 @@ impl Home {
         let Now { schedule, mono, .. } = self.now;
         for (partition, own) in &mut self.partitions {
             if own.cursor.is_ready(schedule, mono) && !own.is_failed {
-                let (from, until_ms) = (own.cursor.begin(), schedule.as_ms());
-                let errand = Errand::Due { partition: *partition, from, until_ms, max: KEYS_MAX };
-                self.effects.push(HomeEffect::Read(errand));
+                let (partition, from, max) = (*partition, own.cursor.begin(), KEYS_MAX);
+                let until_ms = schedule.as_ms();
+                self.effects.push(HomeEffect::Read(Errand::Due { partition, from, until_ms, max }));
             }
         }
     }

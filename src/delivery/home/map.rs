@@ -65,12 +65,11 @@ impl Home {
             from.name(),
             to.name()
         );
+        let was_out = job.is_out();
         self.leave(key, Some(&to));
         self.count(&to, 1);
         let job = self.jobs.get_mut(&key).expect("it was there");
-        if let State::Waiting { .. } = to
-            && !job.is_out()
-        {
+        if matches!(to, State::Waiting { .. }) && !was_out {
             let (bytes, flow) = (job.bytes(), *job.flow());
             let target = self.targets.get_mut(&flow.target).expect("a route has a target");
             target.enter(&flow, bytes);
@@ -78,39 +77,29 @@ impl Home {
         job.state = to;
     }
 
-    /// Undoes what the present state of a job counts for.
-    pub(super) fn leave(&mut self, key: JobKey, to: Option<&State>) {
+    /// Undoes what the present state of a job counts for. Its next state, or its end, must follow.
+    fn leave(&mut self, key: JobKey, to: Option<&State>) {
         let job = self.jobs.get_mut(&key).expect("a job that leaves is in the map");
-        let bytes = job.bytes();
-        match &mut job.state {
-            State::Waiting { slot, deadline, .. } => {
-                if let Some(at) = deadline.take() {
-                    self.deadlines.remove(&(at, key));
-                }
-                let slot = slot.take();
-                let flow = *job.flow();
+        let state = std::mem::replace(&mut job.state, State::Reading);
+        match state {
+            State::Waiting { .. } | State::Out { .. } => {
+                let (flow, bytes) = (*job.flow(), job.bytes());
                 let target = self.targets.get_mut(&flow.target).expect("a route has a target");
-                if let Some(slot) = slot {
-                    target.unqueue(slot);
+                if let State::Waiting { slot, deadline, .. } = state {
+                    slot.into_iter().for_each(|slot| target.unqueue(slot));
+                    deadline.map(|at| self.deadlines.remove(&(at, key)));
                 }
+                let was_out = matches!(state, State::Out { .. });
                 match to {
                     Some(State::Out { .. }) => target.go(&flow),
-                    _ => target.leave(&flow, bytes, false, self.now.mono),
-                }
-                self.flows.list(flow.key());
-            }
-            State::Out { .. } => {
-                let flow = *job.flow();
-                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
-                match to {
                     Some(State::Waiting { .. }) => target.come_back(&flow),
-                    _ => target.leave(&flow, bytes, true, self.now.mono),
+                    _ => target.leave(&flow, bytes, was_out, self.now.mono),
                 }
                 self.flows.list(flow.key());
             }
-            State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(*slot)),
+            State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(slot)),
             State::Resolving(Lookup::UnderWay { since }) => {
-                self.quick.remove(&(*since, key));
+                self.quick.remove(&(since, key));
             }
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
@@ -118,12 +107,10 @@ impl Home {
             job.head.need = Need::Send;
             self.refiling.open -= 1;
         }
-        let state = std::mem::replace(&mut job.state, State::Reading);
         self.count(&state, -1);
-        self.jobs.get_mut(&key).expect("it was there").state = state;
     }
 
-    pub(super) fn count(&mut self, state: &State, by: isize) {
+    fn count(&mut self, state: &State, by: isize) {
         let count = match state {
             State::Reading => &mut self.claims,
             State::Resolving(Lookup::Queued { .. }) => &mut self.queued,

@@ -45,26 +45,17 @@ impl Home {
     fn queue(&mut self, job: JobRef) {
         let is_behind = self.is_behind(job.key);
         let known = self.jobs.get_mut(&job.key).expect("it waits");
-        let route = known.route.as_ref().expect("it was resolved");
-        let (flow, weight) = (route.flow, route.weight);
-        let mail = known.mail();
-        let (sender, bytes) = (mail.sender, mail.bytes);
-        let slot = match is_behind {
-            true => {
-                let own = self.partitions.get_mut(&job.key.0.partition());
-                own.expect("a job has its partition").hidden.push(job);
-                None
-            }
-            false => {
-                let Flow { tenant, class, .. } = flow;
-                let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
-                let is_first = std::mem::take(&mut known.head.is_first);
-                let target = self.targets.get_mut(&flow.target).expect("it has entered");
-                Some(target.queue(job, origin, is_first))
-            }
-        };
-        if let State::Waiting { slot: own, .. } = &mut known.state {
-            *own = slot;
+        let (route, mail) = (known.route.as_ref().expect("it was resolved"), known.mail());
+        let Flow { target, tenant, class } = route.flow;
+        let (sender, weight, bytes) = (mail.sender, route.weight, mail.bytes);
+        if is_behind {
+            let own = self.partitions.get_mut(&job.key.0.partition());
+            own.expect("a job has its partition").hidden.push(job);
+        } else if let State::Waiting { slot, .. } = &mut known.state {
+            let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
+            let is_first = std::mem::take(&mut known.head.is_first);
+            let target = self.targets.get_mut(&target).expect("it has entered");
+            *slot = Some(target.queue(job, origin, is_first));
         }
         self.set_deadline(job.key);
     }
@@ -96,11 +87,10 @@ impl Home {
         let known = self.jobs.get_mut(&job.key).expect("it waits");
         let route = Arc::clone(known.route.as_ref().expect("it was resolved"));
         let is_old = mono.since(route.resolved) > ROUTE_AGE_MAX;
-        if is_old || route.generation != self.policy.generation {
-            known.head.is_first = true;
+        known.head.is_first = is_old || route.generation != self.policy.generation;
+        if known.head.is_first {
             return self.begin_lookup(job);
         }
-        known.head.is_first = false;
         let owner = self.targets[&route.flow.target].owner;
         let delivery = Delivery {
             job,
@@ -126,28 +116,25 @@ impl Home {
             return;
         }
         let released = target.release_tenants(mono);
-        self.timers.extend(released.map(|at| (at, Timer::Target(id))));
-        let want_at = target.want_at();
-        if let Some((jobs, flows)) = target.next_want(mono) {
+        let (want_at, want) = (target.want_at(), target.next_want(mono));
+        let is_new = want.is_some() || target.want_at() < want_at;
+        let want_at = is_new.then_some(target.want_at());
+        if let Some((jobs, flows)) = want {
             let hop = Arc::clone(&target.route.hop);
             let frame = Frame::Want { target: id, hop, home: self.me, jobs, flows };
             self.effects.push(HomeEffect::Send { to: target.owner, frame });
-            self.timers.insert((target.want_at(), Timer::Target(id)));
-        } else if target.want_at() < want_at {
-            self.timers.insert((target.want_at(), Timer::Target(id)));
         }
+        let is_barren = target.is_barren(mono);
+        let barren_at = target.zero_since().filter(|_| !is_barren);
+        let barren_at = barren_at.map(|since| since.plus(ZERO_PATIENCE));
+        let goes_on = Some(target.paused_until()).filter(|until| *until > mono);
+        let wakes = [released, want_at, barren_at, goes_on].into_iter().flatten();
+        self.timers.extend(wakes.map(|at| (at, Timer::Target(id))));
         let has_places = target.out() < target.places().total;
-        if target.paused_until() > mono {
-            self.timers.insert((target.paused_until(), Timer::Target(id)));
-        } else if has_places && target.has_queued() {
-            return self.pump(id);
-        }
-        match target.zero_since() {
-            Some(_) if target.is_barren(mono) => self.file_queued(id),
-            Some(since) => {
-                self.timers.insert((since.plus(ZERO_PATIENCE), Timer::Target(id)));
-            }
-            None => (),
+        if goes_on.is_none() && has_places && target.has_queued() {
+            self.pump(id);
+        } else if is_barren {
+            self.file_queued(id);
         }
     }
 
@@ -159,9 +146,7 @@ impl Home {
     pub(super) fn on_behind(&mut self, partition: PartitionId, is_behind: bool) {
         let Some(own) = self.partitions.get_mut(&partition) else { return };
         own.is_behind = is_behind;
-        if !is_behind {
-            self.unhide(partition);
-        }
+        self.unhide(partition);
     }
 
     /// Jobs of a partition that is in time again have their turns.

@@ -698,6 +698,8 @@ impl World {
             HomeEffect::LookUp(job) => {
                 let after_ms = match self.random.below(3) {
                     0 => 0,
+                    // Without an answer for long.
+                    _ if self.one_of(self.plan.failed) => self.random.below(15_000),
                     _ => self.random.below(300),
                 };
                 self.process(after_ms, What::Resolve(shard, job));

@@ -1127,13 +1127,19 @@ fn a_slower_destination_is_not_forgotten_and_keeps_four_actions() {
 fn a_reload_changes_limits_and_forgets_nothing() {
     let text = |max, rate| {
         format!(
-            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_second = {rate}\n"
+            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_minute = {rate}\n"
         )
     };
     let (mut bench, a) = (Bench::new(&text(9, 6)), named("a"));
     bench.push(&a, 50, 0);
-    let conns = bench.connect(0);
-    assert!(conns[..4].iter().all(|conn| bench.delivers(*conn, 0)));
+    // So small a rate is saved one message ahead, at each tick.
+    let mut conns = Vec::new();
+    for busy in 0..5 {
+        conns.extend(bench.connect(0));
+        assert_eq!(conns.len(), busy + 1);
+        assert!(busy == 4 || bench.take(conns[busy], 0).is_some());
+    }
+    conns[..4].iter().for_each(|conn| bench.end(*conn, done(JobEnd::Delivered), 0));
     bench.owner.replace_policy(Arc::new(policy(&text(3, 5))), at(20));
     bench.tick(20);
     let going: Vec<ConnId> =

@@ -53,10 +53,6 @@ use ringpost::handoff::frames::Outcome;
 use ringpost::handoff::frames::What;
 use ringpost::observe::log::Record;
 use ringpost::observe::log::value::Form;
-use ringpost::route::DestinationPolicy;
-use ringpost::route::HopProtocol;
-use ringpost::route::OutboundTls;
-use ringpost::route::RequireTls;
 use ringpost::route::RouteQuestion;
 use ringpost::route::RouteStandard;
 use ringpost::route::RouteTable;
@@ -98,18 +94,9 @@ fn hop(number: usize) -> Arc<Hop> {
         destination: format!("mx:destination-{number}.recipient-domain.example").into(),
         name: "mx:recipient-domain.example".into(),
         domain: "recipient-domain.example".into(),
-        hosts: Box::default(),
-        protocol: HopProtocol::Smtp,
-        policy: Arc::new(DestinationPolicy::default()),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     })
 }
 

@@ -97,6 +97,15 @@ pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 /// new mail is answered 451 until the batch is written.
 pub const COMMIT_HUNG_MS: u64 = 30_000;
 
+/// Lookups of routes of one shard that are out, quick and slow ones, each 12 KiB: its task, and two
+/// queries (the exchangers, and the record of MTA-STS beside them) with a task and 4 KiB for the answer
+/// each. Full: mail to domains that are not known waits until some have ended.
+pub const LOOKUPS_OUT_MAX: usize = 1024;
+
+/// DNS queries of one shard in flight, each a descriptor: those of the lookups above, and those of
+/// connections that are opened. Full: they wait for a slot, and are begun again if none comes.
+pub const QUERIES_OUT_MAX: usize = 2 * LOOKUPS_OUT_MAX + 256;
+
 /// Destinations of one owner shard. Full: an idle one is dropped for a new one; if none is idle,
 /// the job stays on disk.
 pub const DESTINATIONS_MAX: usize = 65_536;

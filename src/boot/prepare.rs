@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::limits::QUERIES_OUT_MAX;
 use crate::boot::account::Account;
 use crate::boot::affinity;
 use crate::boot::check;
@@ -40,7 +41,9 @@ const OPEN_FILES_BESIDE: u64 = 4096;
 pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
     Needs {
         shards: plan.shards.len() as u64,
-        open_files: config.limits.connections as u64 + OPEN_FILES_BESIDE,
+        open_files: config.limits.connections as u64
+            + OPEN_FILES_BESIDE
+            + (plan.shards.len() * QUERIES_OUT_MAX) as u64,
         backlog: u64::from(sockets::BACKLOG),
         becomes_user: config.server.user.is_some(),
     }

@@ -102,6 +102,9 @@ fn print_row(row: &DestinationRow) {
     for (span, limit) in row.rates.each() {
         println!("rate limit: {limit} per {span}");
     }
+    for (span, limit) in row.source_rates.each() {
+        println!("rate limit of each source address: {limit} per {span}");
+    }
     println!(
         "recipients: {} delivered, {} refused, {} deferred",
         row.delivered, row.refused, row.deferred
@@ -111,6 +114,7 @@ fn print_row(row: &DestinationRow) {
     field_if("last error", row.last_error.as_ref());
     field_if("of host", row.last_host.as_ref());
     field_if("this server lacked", row.lack.as_ref());
+    field_if("waits for the rate limit of source address", row.spent_source.as_ref());
     for one in &row.sources {
         println!(
             "source {}: {} connections, window {}, {}{}",

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use crate::base::Mono;
 use crate::base::ShardId;
 use crate::base::Wall;
-use crate::delivery::destination::Bound;
 use crate::delivery::job::Now;
 use crate::delivery::survey::DestinationsShelf;
-use crate::delivery::view;
 use crate::delivery::view::DestinationView;
 use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::GrantState;
 use crate::operations::destination::Binding;
@@ -29,12 +28,13 @@ use crate::operations::destination::SourceRow;
 use crate::operations::why::Granted;
 use crate::queue::Spool;
 use crate::queue::admin::operate::HELD_DUE_MS;
+use crate::route::Rates;
 
 /// The largest destinations by the shards' last snapshots.
 pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
     let of_shard = |(number, shelf): (usize, &Arc<DestinationsShelf>)| {
         let shard = ShardId(number as u16);
-        let views = shelf.last();
+        let views = shelf.load();
         views.largest.iter().map(|view| destination_row(view, shard)).collect::<Vec<_>>()
     };
     let mut rows = merged(shelves.iter().enumerate().flat_map(of_shard));
@@ -64,12 +64,8 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
             max: view.connections_max.into(),
         },
         window: view.window.into(),
-        rates: RateLimits {
-            second: view.rates.per_second.map(u64::from),
-            minute: view.rates.per_minute.map(u64::from),
-            hour: view.rates.per_hour.map(u64::from),
-            day: view.rates.per_day.map(u64::from),
-        },
+        rates: rate_limits(&view.rates),
+        source_rates: rate_limits(&view.source_rates),
         delivered: counters.delivered,
         refused: counters.refused,
         deferred: counters.deferred,
@@ -79,10 +75,16 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
         last_error: view.last_error.as_ref().map(|answer| answer.text.to_string()),
         last_host: said(&view.last_host),
         lack: view.lack.map(|lack| lack.words().to_owned()),
+        spent_source: view.spent_source.as_deref().map(String::from),
         evidence: Vec::new(),
         sources: Vec::new(),
         stripes: Vec::new(),
     }
+}
+
+fn rate_limits(rates: &Rates) -> RateLimits {
+    let [second, minute, hour, day] = rates.all().map(|limit| limit.map(u64::from));
+    RateLimits { second, minute, hour, day }
 }
 
 /// As `destination_row`, with sources and the evidence of reply rules.
@@ -95,7 +97,7 @@ pub(super) fn detailed_row(
         source: one.source.as_deref().map(String::from),
         connections: one.connections.into(),
         window: one.window.into(),
-        binding: bound_of(one.bound, view.at),
+        binding: binding_of(one.bound, view.at),
     });
     DestinationRow {
         evidence: view.evidence.iter().map(|one| evidence_row(one, spool)).collect(),
@@ -116,48 +118,35 @@ fn evidence_row(evidence: &Evidence, spool: &Spool) -> EvidenceRow {
 
 /// What an owner told of a destination. `places`: those that the home shard has.
 pub(super) fn granted(state: &GrantState, places: u32, at: Now, spool: &Spool) -> Granted {
-    let until_ms = until_ms(state.until.unwrap_or(at.mono), at);
     Granted {
-        binding: match state.binds {
-            Binds::Nothing | Binds::Window => Binding::Places { limit: places.into() },
-            Binds::Rate => Binding::Rate { until_ms },
-            Binds::TenantRate => Binding::TenantRate { until_ms },
-            Binds::BackingOff if state.until.is_none() => Binding::Probing,
-            Binds::BackingOff => Binding::BackingOff { until_ms },
-            Binds::Paused => Binding::Paused,
-            Binds::Suspended => Binding::Suspended { until_ms },
-            Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
+        binding: match state.binds.is_momentary() {
+            true => Binding::Places { limit: places.into() },
+            false => binding_of((state.binds, state.until), at),
         },
         last_error: state.last.as_ref().map(|answer| answer.text.to_string()),
         last_host: said(&state.last_host),
         evidence: state.evidence.as_ref().map(|evidence| evidence_row(evidence, spool)),
+        spent_source: state.source.as_deref().map(String::from),
     }
 }
 
-pub(super) fn binding_of(binding: view::Binding, at: Now) -> Binding {
-    match binding {
-        view::Binding::Process { connections } => {
-            Binding::ServerConnections { limit: connections.into() }
-        }
-        view::Binding::Tenant => Binding::TenantRate { until_ms: until_ms(at.mono, at) },
-        view::Binding::Destination(bound) => bound_of(bound, at),
-    }
-}
-
-fn bound_of(bound: Bound, at: Now) -> Binding {
-    let until_ms = |until: Mono| until_ms(until, at);
-    match bound {
-        Bound::Nothing => Binding::Nothing,
-        Bound::Paused => Binding::Paused,
-        Bound::Suspended { until } => Binding::Suspended { until_ms: until_ms(until) },
-        Bound::BackingOff { until } => Binding::BackingOff { until_ms: until_ms(until) },
-        Bound::Probing => Binding::Probing,
-        Bound::Throttled { until } => Binding::Throttled { until_ms: until_ms(until) },
-        Bound::Rate { until } => Binding::Rate { until_ms: until_ms(until.unwrap_or(at.mono)) },
-        Bound::Hold { until } => Binding::Hold { until_ms: until_ms(until) },
-        Bound::OurLimit { until, .. } => Binding::OwnLimit { until_ms: until_ms(until) },
-        Bound::Window { window } => Binding::Window { limit: window.into() },
-        Bound::Connections { connections } => Binding::Connections { limit: connections.into() },
+pub(super) fn binding_of((binds, until): Bound, at: Now) -> Binding {
+    let until_ms = until_ms(until.unwrap_or(at.mono), at);
+    match binds {
+        Binds::Nothing => Binding::Nothing,
+        Binds::Paused => Binding::Paused,
+        Binds::Suspended => Binding::Suspended { until_ms },
+        Binds::BackingOff if until.is_none() => Binding::Probing,
+        Binds::BackingOff => Binding::BackingOff { until_ms },
+        Binds::Throttled => Binding::Throttled { until_ms },
+        Binds::Rate => Binding::Rate { until_ms },
+        Binds::SourceRate => Binding::SourceRate { until_ms },
+        Binds::TenantRate => Binding::TenantRate { until_ms },
+        Binds::Hold => Binding::Hold { until_ms },
+        Binds::OurLimit(_) => Binding::OwnLimit { until_ms },
+        Binds::Window(limit) => Binding::Window { limit: limit.into() },
+        Binds::Connections(limit) => Binding::Connections { limit: limit.into() },
+        Binds::Process(limit) => Binding::ServerConnections { limit: limit.into() },
     }
 }
 
@@ -259,6 +248,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         connections: Connections { all: 2, max: 5, ..Connections::default() },
         window: 5,
         rates: RateLimits { minute: Some(10), ..RateLimits::default() },
+        source_rates: RateLimits::default(),
         delivered: 0,
         refused: 0,
         deferred: 0,
@@ -268,6 +258,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         last_error: None,
         last_host: None,
         lack: None,
+        spent_source: None,
         evidence: Vec::new(),
         sources: Vec::new(),
         stripes: Vec::new(),

@@ -6,6 +6,7 @@
 use crate::operations::destination::Binding;
 use crate::operations::destination::DestinationRow;
 use crate::operations::destination::EvidenceRow;
+use crate::operations::destination::RateLimits;
 use crate::operations::why::ConnectionHolder;
 use crate::operations::why::ExplainedJob;
 use crate::operations::why::FiledJob;
@@ -39,20 +40,26 @@ pub(super) fn finish_ms(job: &ExplainedJob, now_ms: u64) -> Option<u64> {
 
 /// Messages per minute: the current rate of the destination, or what its rate limits allow.
 fn pace(destination: &DestinationRow) -> Option<u64> {
-    let rates = &destination.rates;
-    let allowed = [
-        rates.second.map(|limit| limit * 60),
-        rates.minute,
-        rates.hour.map(|limit| (limit / 60).max(1)),
-        rates.day.map(|limit| (limit / 1440).max(1)),
-    ];
-    let allowed = allowed.into_iter().flatten().min();
+    let sources = destination.sources.len().max(1) as u64;
+    let of_sources = per_minute(&destination.source_rates).map(|limit| limit * sources);
+    let allowed = [per_minute(&destination.rates), of_sources].into_iter().flatten().min();
     let seen = Some(destination.per_minute).filter(|pace| *pace > 0);
     match (seen, allowed) {
         (Some(seen), Some(allowed)) => Some(seen.min(allowed)),
         (seen, allowed) => seen.or(allowed),
     }
     .filter(|pace| *pace > 0)
+}
+
+/// The messages that these rates allow in a minute.
+fn per_minute(rates: &RateLimits) -> Option<u64> {
+    let allowed = [
+        rates.second.map(|limit| limit * 60),
+        rates.minute,
+        rates.hour.map(|limit| (limit / 60).max(1)),
+        rates.day.map(|limit| (limit / 1440).max(1)),
+    ];
+    allowed.into_iter().flatten().min()
 }
 
 pub(super) fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> {
@@ -185,7 +192,7 @@ fn waiting_sentences(waiting: &WaitingJob, now_ms: u64) -> Vec<String> {
              and class); {out} are there.",
             waiting.owner
         ),
-        binding => granted_sentence(binding, now_ms),
+        _ => granted_sentence(&waiting.granted, now_ms),
     });
     said.extend(grant_facts(&waiting.granted));
     said
@@ -203,14 +210,18 @@ fn filed_sentences(filed: &FiledJob, due_ms: u64, now_ms: u64) -> Vec<String> {
         said.push(format!("Next attempt not before {}, in {}.", at(due_ms), span(due_ms - now_ms)));
     }
     if let Some(granted) = &filed.granted {
-        said.push(granted_sentence(granted.binding, now_ms));
+        said.push(granted_sentence(granted, now_ms));
         said.extend(grant_facts(granted));
     }
     said
 }
 
 /// What the owner of the destination told with its last grant.
-fn granted_sentence(binding: Binding, now_ms: u64) -> String {
+fn granted_sentence(granted: &Granted, now_ms: u64) -> String {
+    told_sentence(granted.binding, granted.spent_source.as_deref(), now_ms)
+}
+
+fn told_sentence(binding: Binding, source: Option<&str>, now_ms: u64) -> String {
     let until_ms = binding.until_ms().unwrap_or(now_ms);
     let until =
         format!("until {}, {} from now", at(until_ms), span(until_ms.saturating_sub(now_ms)));
@@ -228,6 +239,7 @@ fn granted_sentence(binding: Binding, now_ms: u64) -> String {
             "The destination failed before; one connection is probing it now.".into()
         }
         Binding::Rate { .. } => format!("The rate limit of the destination is exhausted {until}."),
+        Binding::SourceRate { .. } => source_sentence("rate limit", source, &until),
         Binding::TenantRate { .. } => tenant_sentence(&until),
         Binding::OwnLimit { .. } => format!(
             "This server lacks a resource for a connection {until}. This counts neither as an \
@@ -238,6 +250,14 @@ fn granted_sentence(binding: Binding, now_ms: u64) -> String {
         }
         _ => "No limit is reached.".into(),
     }
+}
+
+fn source_sentence(limits: &str, source: Option<&str>, until: &str) -> String {
+    format!(
+        "The {limits} of source address {} for this destination is exhausted {until}, and no other \
+         source of the pool can send now.",
+        source.unwrap_or("(any)")
+    )
 }
 
 fn tenant_sentence(until: &str) -> String {
@@ -290,16 +310,15 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             format!("The destination asked for less mail; nothing is sent {until}.")
         }
         Binding::Rate { .. } => {
-            let rates: Vec<String> = destination
-                .rates
-                .each()
-                .map(|(span, limit)| format!("{limit} per {span}"))
-                .collect();
             format!(
                 "The rate limit of {} is exhausted ({} messages in the last minute) {until}.",
-                rates.join(", "),
+                limits_of(&destination.rates),
                 destination.per_minute
             )
+        }
+        Binding::SourceRate { .. } => {
+            let limits = format!("rate limit of {}", limits_of(&destination.source_rates));
+            source_sentence(&limits, destination.spent_source.as_deref(), &until)
         }
         Binding::TenantRate { .. } => tenant_sentence(&until),
         Binding::Hold { .. } => {
@@ -333,8 +352,13 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
         Binding::Nothing => {
             "No limit is reached; the next free connection sends the message.".to_owned()
         }
-        binding => granted_sentence(binding, now_ms),
+        binding => told_sentence(binding, None, now_ms),
     }
+}
+
+fn limits_of(rates: &RateLimits) -> String {
+    let each = rates.each().map(|(span, limit)| format!("{limit} per {span}"));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn name_of(destination: &DestinationRow) -> String {
@@ -424,6 +448,7 @@ mod tests {
             last_error: Some("421 busy".to_owned()),
             last_host: Some("mx.y.test".to_owned()),
             evidence: Some(evidence),
+            spent_source: matches!(binding, Binding::SourceRate { .. }).then(|| "out-1".to_owned()),
         }
     }
 
@@ -458,7 +483,7 @@ mod tests {
             at_ms: Some(until_ms),
             lack: lack.map(str::to_owned),
         };
-        let rows: [(&str, ExplainedJob, &[&str]); 11] = [
+        let rows: [(&str, ExplainedJob, &[&str]); 12] = [
             ("reading", job("waiting", Place::Reading), &["record is being read"]),
             ("writing", job("waiting", Place::Writing { partition: 2 }), &["to partition 2"]),
             (
@@ -494,6 +519,11 @@ mod tests {
                     "No estimate: deliveries",
                 ],
             ),
+            (
+                "rate of a source",
+                waiting(Some(0), Binding::SourceRate { until_ms }),
+                &["rate limit of source address out-1 for this destination", "30 seconds from now"],
+            ),
             ("behind", waiting(None, Binding::Nothing), &["are not yet durable"]),
             (
                 "filed",
@@ -523,7 +553,13 @@ mod tests {
         let until_ms = 90_000;
         let sending =
             Place::Sending { destination: Box::new(rows::sample_row("s:25", 0, Binding::Nothing)) };
-        let rows: [(&str, ExplainedJob, bool, &[&str]); 9] = [
+        let mut of_source = queued(Binding::SourceRate { until_ms }, 0);
+        if let Place::Queued(queued) = &mut of_source.place {
+            queued.destination.rates = RateLimits::default();
+            queued.destination.source_rates.hour = Some(120);
+            queued.destination.spent_source = Some("out-1 (192.0.2.1)".to_owned());
+        }
+        let rows: [(&str, ExplainedJob, bool, &[&str]); 10] = [
             (
                 "store",
                 job("waiting", Place::Store { filed: None }),
@@ -559,6 +595,15 @@ mod tests {
                 queued(Binding::Rate { until_ms }, 0),
                 true,
                 &["30 per minute is exhausted", "30 seconds from now", "At 30 messages per minute"],
+            ),
+            (
+                "rate of a source",
+                of_source,
+                true,
+                &[
+                    "120 per hour of source address out-1 (192.0.2.1) for this",
+                    "30 seconds from now",
+                ],
             ),
             ("shard", queued(Binding::ServerConnections { limit: 9 }, 9), true, &["9 to big.test"]),
             ("back-off", queued(Binding::BackingOff { until_ms }, 9), true, &["opened until"]),

@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 use slab::Slab;
 
 use crate::base::Mono;
+use crate::delivery::destination::CountedBy;
 use crate::delivery::destination::Link;
-use crate::delivery::destination::Place;
-use crate::handoff::frames::JobRef;
+use crate::delivery::destination::Stage;
 
 /// Counts the outbound connections of the process. An atomic counter and not frames: shards that wait
 /// for each other's connections would starve under load.
@@ -66,31 +66,10 @@ pub struct ConnId {
     generation: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Opening,
-    Asking,
-    Busy(JobRef),
-    Idle { since: Mono, until: Mono },
-    Closing,
-}
-
-impl Stage {
-    pub const fn place(self) -> Place {
-        match self {
-            Stage::Opening => Place::Opening,
-            Stage::Asking => Place::Asking,
-            Stage::Busy(_) => Place::Busy,
-            Stage::Idle { .. } => Place::Idle,
-            Stage::Closing => Place::Closing,
-        }
-    }
-}
-
 /// Until when the tokens were valid that a job has used. `None`: no rate counts it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UsedTokens {
-    pub destination: Option<Mono>,
+    pub destination: CountedBy,
     pub tenant: Option<Mono>,
 }
 

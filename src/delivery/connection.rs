@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use crate::base::Mono;
 use crate::delivery::capacity::ConnId;
-use crate::delivery::connection::judge::Report;
 use crate::delivery::connection::judge::Said;
 use crate::delivery::connection::judge::judge;
 use crate::delivery::connection::judge::link_end;
@@ -172,7 +171,7 @@ pub async fn run<P: Port>(
         let sending = sending.expect("a mail that was not sent has returned");
         queue::points::point("deliver::after_reply");
         link.sent += 1;
-        let Report { what, end } = judge(station, &link, seat.job(), sending);
+        let (what, end) = judge(station, &link, seat.job(), sending);
         if end.job == Some(JobEnd::Delivered) {
             unsettled.note_taken(Instant::now());
         }

@@ -310,11 +310,6 @@ impl Target {
         }
     }
 
-    #[cfg(test)]
-    pub fn pause_for_ever(&mut self) {
-        self.paused_until = Mono::NEVER;
-    }
-
     /// The owner has tried a job.
     pub fn note_tried(&mut self) {
         self.refusals = 0;
@@ -376,17 +371,6 @@ impl Target {
                 false => self.queue.release(flow.tenant, Some(flow.class)),
             }
         }
-    }
-
-    /// The counts agree.
-    #[cfg(test)]
-    pub fn check(&self) {
-        let sum = |of: fn(&Share) -> u32| self.shares.values().map(of).sum::<u32>();
-        assert_eq!(sum(|share| share.waiting), self.waiting, "jobs that wait");
-        assert_eq!(sum(|share| share.out), self.out, "jobs that are out");
-        let bytes: usize = self.shares.values().map(|share| share.bytes).sum();
-        assert_eq!(bytes, self.bytes, "bytes of a destination");
-        assert!(self.queue.len() <= self.waiting as usize, "queued but not waiting");
     }
 }
 

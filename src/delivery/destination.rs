@@ -1,7 +1,8 @@
 //! One destination at its owner: queue, connection classes, sources, windows, health, rates.
 //!
 //! Owner:    the owner shard of the destination, or one of its members if it is striped.
-//! Promise:  no rate and no number of connections is exceeded. One call, `ended`, tells all that a
+//! Promise:  no rate and no number of connections is exceeded. A source that has used up its rate leaves
+//!           its connections to the others. One call, `ended`, tells all that a
 //!           connection has found out, so that no order of calls can undo a throttle. What this
 //!           server lacks slows nobody down and costs no attempt.
 //! Bounds:   jobs by the places that were granted. A connection class is forgotten with its last job
@@ -17,6 +18,7 @@ mod opening;
 mod outlet;
 mod rate;
 mod resting;
+mod source_rate;
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -45,6 +47,7 @@ use crate::delivery::health::Standing;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::GrantState;
@@ -61,12 +64,12 @@ pub use connection::JobEnd;
 pub use connection::Link;
 pub use connection::LinkEnd;
 pub use connection::Opening;
-pub use connection::Place;
 pub use connection::Roles;
 pub use connection::RuleAction;
 pub use connection::SentBack;
-pub use facts::Bound;
+pub use connection::Stage;
 pub use facts::OutletFacts;
+pub use rate::CountedBy;
 pub use rate::Rate;
 
 /// Messages after which a connection gives way to a class that has none.
@@ -139,16 +142,20 @@ impl Destination {
     }
 
     /// A reload. What was sent before still counts.
-    pub fn set_policy(&mut self, policy: Arc<DestinationPolicy>) {
-        if let Rate::Own(limit) = &mut self.rate {
-            limit.set_rates(&policy.rates);
-        }
+    pub fn set_policy(&mut self, policy: Arc<DestinationPolicy>, sources: &SourceTable) {
+        let is_member = self.share.is_some();
+        self.rate.set_rates(&policy.rates, is_member);
         let most = policy.connections_max.max(1);
         self.window.size = self.window.size.clamp(1, most);
         for outlet in &mut self.outlets {
             outlet.window.size = outlet.window.size.clamp(1, most);
+            outlet.rate.set_rates(&policy.source_rates, is_member);
         }
         self.policy = policy;
+        for class in self.all_classes() {
+            let pool = self.classes[class as usize].key.pool.clone();
+            self.classes[class as usize].outlets = self.outlets_of(pool.as_deref(), sources);
+        }
     }
 
     pub fn policy(&self) -> &Arc<DestinationPolicy> {
@@ -196,7 +203,7 @@ impl Destination {
         {
             return Err(delivery);
         }
-        let connection = self.class_of(&delivery.hop);
+        let connection = self.class_of(&delivery.hop, sources);
         let origin = Origin {
             connection,
             tenant: delivery.flow.tenant,
@@ -227,15 +234,26 @@ impl Destination {
         drained
     }
 
-    /// The next job for a connection, if one may start now, and until when its token was valid.
-    pub fn take(&mut self, link: &Link, now: Mono) -> Option<(Box<Delivery>, Option<Mono>)> {
-        if !self.is_fit(link, now) || self.is_resting(now) || self.rate.free(now) == 0 {
+    /// The next job for a connection, if one may start now, and until when its tokens were valid.
+    pub fn take(&mut self, link: &Link, now: Mono) -> Option<(Box<Delivery>, CountedBy)> {
+        let is_free = self.is_fit(link, now) && !self.is_resting(now) && self.has_mail(link);
+        let outlet = &mut self.outlets[link.outlet as usize];
+        if !is_free || self.rate.free(now) == 0 || outlet.rate.free(now) == 0 {
             return None;
         }
         let taken = self.queue.take(link.class)?;
         self.turn += 1;
         self.classes[link.class.0 as usize].served = self.turn;
-        Some((taken.job, self.rate.count(now)))
+        let (destination, source) = (self.rate.count(now), outlet.rate.count(now));
+        Some((taken.job, CountedBy { destination, source }))
+    }
+
+    /// The job that a connection took last does not begin. Whether a rate had counted it.
+    pub fn give_back(&mut self, link: &Link, counted: CountedBy, now: Mono) -> bool {
+        let outlet = &mut self.outlets[link.outlet as usize];
+        let rates = [(counted.destination, &mut self.rate), (counted.source, &mut outlet.rate)];
+        let counted = rates.into_iter().filter_map(|(until, rate)| Some((until?, rate)));
+        counted.map(|(until, rate)| rate.give_back(until, now)).count() > 0
     }
 
     /// The jobs of a tenant are not taken while they are held.
@@ -251,10 +269,6 @@ impl Destination {
         let removed = self.queue.remove_tenant(tenant);
         self.forget_classes();
         removed
-    }
-
-    pub fn is_rate_spent(&mut self, now: Mono) -> bool {
-        self.rate.free(now) == 0
     }
 
     /// Whether health lets this connection be used.
@@ -279,10 +293,10 @@ impl Destination {
             && self.rate.free(now) as usize > self.counts.coming()
     }
 
-    /// Whether it should be one of this class. If health keeps it from taking a job, it closes, and
-    /// makes room.
-    pub fn wakes(&self, class: ConnectionClass) -> bool {
-        self.queue.ready(class) > self.class_coming(class)
+    /// Whether it should be this one. If health keeps it from taking a job, it closes, and makes room.
+    pub fn wakes(&mut self, link: &Link, now: Mono) -> bool {
+        self.queue.ready(link.class) > self.class_coming(link.class)
+            && self.outlets[link.outlet as usize].takes_more(now)
     }
 
     /// Whether this class has an idle connection, or may get one.
@@ -295,7 +309,7 @@ impl Destination {
         self.queue.ready(link.class) > 0
     }
 
-    fn class_of(&mut self, hop: &Arc<Hop>) -> ConnectionClass {
+    fn class_of(&mut self, hop: &Arc<Hop>, sources: &SourceTable) -> ConnectionClass {
         let latest =
             self.latest.and_then(|latest| Some((latest, self.classes.get(latest as usize)?)));
         if let Some((latest, class)) = latest
@@ -310,7 +324,8 @@ impl Destination {
                 class
             }
             None => {
-                let class = LinkClass::new(key.clone(), Arc::clone(hop));
+                let outlets = self.outlets_of(hop.pool.as_deref(), sources);
+                let class = LinkClass::new(key.clone(), Arc::clone(hop), outlets);
                 let class = self.classes.insert(class) as u32;
                 self.by_key.insert(key, class);
                 class
@@ -340,8 +355,12 @@ impl Destination {
     }
 
     fn forget_classes(&mut self) {
-        let all: Vec<u32> = self.classes.iter().map(|(index, _)| index as u32).collect();
-        all.into_iter().for_each(|class| self.forget_class(Some(ConnectionClass(class))));
+        let all = self.all_classes().into_iter().map(ConnectionClass);
+        all.for_each(|class| self.forget_class(Some(class)));
+    }
+
+    fn all_classes(&self) -> Vec<u32> {
+        self.classes.iter().map(|(index, _)| index as u32).collect()
     }
 
     fn class_coming(&self, class: ConnectionClass) -> usize {
@@ -349,11 +368,13 @@ impl Destination {
     }
 
     /// The classes with more jobs than connections that come for them, but those that wait after TLS
-    /// has failed.
+    /// has failed, or for all of their sources.
     fn uncovered(&self, now: Mono) -> impl Iterator<Item = ConnectionClass> {
         let opens = move |class: ConnectionClass| {
-            let class = self.classes.get(class.0 as usize);
-            class.and_then(LinkClass::opens_at).is_some_and(|at| at <= now)
+            let class = &self.classes[class.0 as usize];
+            let mut outlets = class.outlets.iter();
+            class.opens_at().is_some_and(|at| at <= now)
+                && outlets.any(|(outlet, _)| self.outlets[*outlet as usize].is_usable(now))
         };
         let classes = self.queue.ready_by_class();
         let uncovered = classes.filter(|(class, ready)| *ready > self.class_coming(*class));
@@ -381,8 +402,9 @@ impl Destination {
         self.window.slowed(self.slowed, now)
     }
 
-    /// Whether a connection that asks for a job, or is idle, must make room.
-    pub fn must_close(&self, link: &Link, taken: u32, now: Mono) -> bool {
+    /// Whether a connection must make room that asks for a job after so many, or is idle (`None`).
+    pub fn must_close(&self, link: &Link, asks: Option<u32>, now: Mono) -> bool {
+        let taken = asks.unwrap_or(0);
         if !self.is_fit(link, now) || taken >= self.policy.messages_per_connection.max(1) {
             return true;
         }
@@ -395,10 +417,12 @@ impl Destination {
         if live > window || outlet.live > outlet.limit(now) {
             return true;
         }
-        let is_full = live >= window
-            || outlet.live >= outlet.limit(now)
-            || self.counts.all() >= self.limit() && self.counts.closing == 0;
-        if !is_full {
+        let is_full =
+            live >= window || self.counts.all() >= self.limit() && self.counts.closing == 0;
+        if is_full && outlet.rate.room(now) == 0 && self.others_send(link, asks.is_some(), now) {
+            return true;
+        }
+        if !is_full && outlet.live < outlet.limit(now) {
             return false;
         }
         let live = |class: ConnectionClass| self.classes[class.0 as usize].counts.live();
@@ -409,8 +433,24 @@ impl Destination {
         })
     }
 
+    /// Whether connections from other sources would take jobs that wait, beyond those that come.
+    fn others_send(&self, link: &Link, is_asking: bool, now: Mono) -> bool {
+        let lacks = |(class, ready): (ConnectionClass, usize)| {
+            let own = usize::from(is_asking && class == link.class);
+            ready + own > self.class_coming(class)
+        };
+        let opens = |outlet: u32| outlet != link.outlet && self.outlets[outlet as usize].opens(now);
+        let serves = |class: ConnectionClass| {
+            let class = &self.classes[class.0 as usize];
+            let is_due = class.opens_at().is_some_and(|at| at <= now);
+            is_due && class.outlets.iter().any(|(outlet, _)| opens(*outlet))
+        };
+        let mut ready = self.queue.ready_by_class();
+        self.rate.room(now) > 0 && ready.any(|one| lacks(one) && serves(one.0))
+    }
+
     /// The one place that counts connections. `None`: it is new, or gone.
-    pub fn shift(&mut self, link: &Link, from: Option<Place>, to: Option<Place>) {
+    pub fn shift(&mut self, link: &Link, from: Option<Stage>, to: Option<Stage>) {
         let class = &mut self.classes[link.class.0 as usize];
         for counts in [&mut self.counts, &mut class.counts] {
             if let Some(from) = from {
@@ -420,10 +460,13 @@ impl Destination {
                 *to.of(counts) += 1;
             }
         }
-        let is_live = |place: Option<Place>| place.is_some_and(|place| place != Place::Closing);
+        let is_live = |stage: Option<Stage>| stage.is_some_and(|stage| stage != Stage::Closing);
+        let comes = |stage| matches!(stage, Some(Stage::Opening | Stage::Asking));
         let outlet = &mut self.outlets[link.outlet as usize];
         outlet.live += u32::from(is_live(to));
         outlet.live -= u32::from(is_live(from));
+        outlet.coming += u32::from(comes(to));
+        outlet.coming -= u32::from(comes(from));
         if to.is_none() {
             self.forget_class(Some(link.class));
         }

@@ -109,19 +109,9 @@ pub async fn dial(
 }
 
 /// The addresses in the order to try them: the families alternate, the preferred one first.
-pub fn interleave(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut all = Vec::with_capacity(ADDRESSES_MAX);
-    while all.len() < ADDRESSES_MAX {
-        let before = all.len();
-        all.extend(first.next());
-        all.extend(second.next());
-        if all.len() == before {
-            break;
-        }
-    }
-    all.truncate(ADDRESSES_MAX);
-    all
+pub fn interleave(first: &[IpAddr], second: &[IpAddr]) -> Vec<IpAddr> {
+    let pairs = (0..ADDRESSES_MAX).flat_map(|place| [first.get(place), second.get(place)]);
+    pairs.flatten().copied().take(ADDRESSES_MAX).collect()
 }
 
 /// Removes the addresses of a host that the rule forbids; if one is this server, all of them. Returns

@@ -86,7 +86,7 @@ pub enum HomeEvent {
         flows: Vec<BacklogKey>,
         is_end: bool,
     },
-    /// The store could not be read.
+    /// The store could not be read, or a bug has ended the task.
     Unread(Errand),
     Read {
         jobs: Vec<(JobRef, Found)>,
@@ -150,13 +150,59 @@ pub enum HomeEvent {
     Tick,
 }
 
-/// A reading that was to be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A reading of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Errand {
-    Due { partition: PartitionId },
-    Backlog { partition: PartitionId, flow: FlowKey, pass: Pass, from: DueKey },
-    Flows { partition: PartitionId },
-    List { ticket: u64 },
+    /// Rows from `from` on that are due until then, no more than `max`.
+    Due {
+        partition: PartitionId,
+        from: DueKey,
+        until_ms: u64,
+        max: usize,
+    },
+    /// The same of one flow.
+    Backlog {
+        partition: PartitionId,
+        flow: FlowKey,
+        pass: Pass,
+        from: DueKey,
+        until_ms: u64,
+        max: usize,
+    },
+    Flows {
+        partition: PartitionId,
+        after: Option<FlowKey>,
+        max: usize,
+    },
+    /// Records and envelopes, and bodies that are short enough to be held.
+    Jobs {
+        partition: PartitionId,
+        jobs: Vec<JobRef>,
+        bodies: bool,
+    },
+    /// Numbers for so many parts of a job.
+    Numbers {
+        job: JobRef,
+        wanted: usize,
+    },
+    /// The numbers of all jobs of a message.
+    List {
+        ticket: u64,
+        id: MessageId,
+    },
+}
+
+impl Errand {
+    pub fn partition(&self) -> PartitionId {
+        match self {
+            Errand::Due { partition, .. }
+            | Errand::Backlog { partition, .. }
+            | Errand::Flows { partition, .. }
+            | Errand::Jobs { partition, .. } => *partition,
+            Errand::Numbers { job, .. } => job.key.0.partition(),
+            Errand::List { id, .. } => id.partition(),
+        }
+    }
 }
 
 /// What the store has of a job.
@@ -189,40 +235,11 @@ pub enum Written {
 
 #[derive(Debug)]
 pub enum HomeEffect {
-    /// Rows from `from` on that are due until then, no more than `max`.
-    ReadDue {
-        partition: PartitionId,
-        from: DueKey,
-        until_ms: u64,
-        max: usize,
-    },
-    ReadBacklog {
-        partition: PartitionId,
-        flow: FlowKey,
-        pass: Pass,
-        from: DueKey,
-        until_ms: u64,
-        max: usize,
-    },
-    FindFlows {
-        partition: PartitionId,
-        after: Option<FlowKey>,
-        max: usize,
-    },
-    /// Records and envelopes, and bodies that are short enough to be held.
-    Read {
-        partition: PartitionId,
-        jobs: Vec<JobRef>,
-        bodies: bool,
-    },
+    Read(Errand),
     /// Asks for a route that is known without a lookup; otherwise the answer is `Unknown`. See
     /// `Home::question`.
     Resolve(JobRef),
     LookUp(JobRef),
-    FindNumbers {
-        job: JobRef,
-        wanted: usize,
-    },
     Send {
         to: ShardId,
         frame: Frame,
@@ -236,10 +253,6 @@ pub enum HomeEffect {
     Leftover {
         partition: PartitionId,
         row: Row,
-    },
-    List {
-        ticket: u64,
-        id: MessageId,
     },
     /// Remove a message that is kept after its end.
     Remove {
@@ -268,8 +281,6 @@ pub enum Note {
     ClockJumped { by: Duration },
     /// More flows are on disk than are known in memory.
     FlowsFull,
-    /// Rows could not be read.
-    Unread(PartitionId),
     /// A partition takes no more writes.
     Failed(PartitionId),
 }

@@ -4,6 +4,7 @@ use crate::handoff::frame::Answer;
 use crate::handoff::frames::OurLimit;
 use crate::rt::IoFault;
 use crate::wire::classify::Cause;
+use crate::wire::smtp::client_reply::read_enhanced;
 
 /// Decides what the failure means for the destination and for the mail that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +48,9 @@ pub fn answer_to(kind: FailureKind, text: &str) -> Answer {
 
 /// The enhanced code behind the code of a reply, or the class of this code.
 fn status_of(reply: &str) -> (u8, u16, u16) {
-    let class: u8 = reply.get(..1).and_then(|digit| digit.parse().ok()).unwrap_or(4);
-    let mut words = reply.get(4..).unwrap_or("").split(' ');
-    let mut numbers = words.next().unwrap_or("").split('.').map(str::parse);
-    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok(subject)), Some(Ok(detail)), None)
-            if first == u16::from(class) =>
-        {
-            (class, subject, detail)
-        }
-        _ => (class, 0, 0),
-    }
+    let code = reply.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(400);
+    let words = reply.get(4..).unwrap_or("").as_bytes();
+    read_enhanced(code, words).map_or(((code / 100) as u8, 0, 0), |(enhanced, _)| enhanced)
 }
 
 /// The cause that the sender is told.

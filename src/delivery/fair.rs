@@ -10,7 +10,10 @@
 //! Order:    self-clocked fair queueing. A turn moves the tag of each level by
 //!           (bytes + `TURN_BYTES`) / weight. The lowest tag is next, and is the virtual time.
 //! Bounds:   the caller bounds the jobs. A tenant without jobs is forgotten at its next turn, or
-//!           at once if there are more than `IDLE_MAX` beyond twice those with jobs.
+//!           at once if there are more than `IDLE_MAX` beyond twice those with jobs; a sender
+//!           likewise, with `IDLE_FEW`. A tenant without jobs keeps `IDLE_FEW` senders, and the queue
+//!           as many connection classes without jobs. A sender gains nothing by being forgotten: a
+//!           new one pays for its first job before its turn, others pay after theirs.
 //! Cost:     O(log tenants + log senders) for `push` and `take`, O(1) for `remove`, which takes the
 //!           job out of a linked list rather than marking it.
 
@@ -34,13 +37,15 @@ use crate::delivery::fair::share::Sender;
 use crate::delivery::fair::share::Share;
 use crate::delivery::fair::share::Tenant;
 use crate::delivery::fair::turns::Entry;
+use crate::delivery::fair::turns::IDLE_MAX;
 
 pub use share::ConnectionClass;
 
 /// Turns that one turn costs at most, for what the tenant has sent over other connection classes.
 const LEAD: u64 = 16;
-/// Tenants and senders that an empty queue remembers, so that an idle destination costs little.
-const IDLE_EMPTY_MAX: usize = 8;
+/// Idle senders and connection classes that are kept, and tenants of an empty queue: an idle destination
+/// costs little, and usual mail allocates nothing.
+const IDLE_FEW: usize = 8;
 /// The end of a list of jobs.
 const NONE: u32 = u32::MAX;
 
@@ -271,9 +276,8 @@ impl<T> FairQueue<T> {
         lane.ready += usize::from(is_free);
         lane.active += usize::from(share.jobs == 0);
         share.jobs += 1;
-        let active = lane.active;
-        let shares = &self.shares;
-        let idle = lane.turns.forget_idle(active, |other| shares[other as usize].jobs > 0);
+        let (max, shares) = (2 * lane.active + IDLE_MAX, &self.shares);
+        let idle = lane.turns.forget_idle(max, |other| shares[other as usize].jobs > 0);
         for other in idle {
             self.forget_share(other);
         }
@@ -294,8 +298,8 @@ impl<T> FairQueue<T> {
         });
         queue.active += usize::from(senders[sender as usize].jobs == 0);
         senders[sender as usize].jobs += 1;
-        let active = queue.active;
-        let idle = queue.turns.forget_idle(active, |other| senders[other as usize].jobs > 0);
+        let max = 2 * queue.active + IDLE_FEW;
+        let idle = queue.turns.forget_idle(max, |other| senders[other as usize].jobs > 0);
         for other in idle {
             let other = senders.remove(other as usize);
             self.by_sender.remove(&(index, class, other.name));
@@ -339,14 +343,22 @@ impl<T> FairQueue<T> {
         queue.jobs -= 1;
         self.flows -= usize::from(queue.jobs == 0);
         share.jobs -= 1;
-        let lane = self.lanes.get_mut(&share.connection).expect("a share has a lane");
+        let connection = share.connection;
+        let lane = self.lanes.get_mut(&connection).expect("a share has a lane");
         lane.active -= usize::from(share.jobs == 0);
         lane.ready -= usize::from(self.tenants[&share.tenant].held.frees(sender.class));
+        let is_idle = lane.active == 0;
         if share.jobs == 0 && !share.is_in_turns {
             self.forget_share(index);
+        } else if share.jobs == 0 && share.senders() > IDLE_FEW {
+            self.forget_senders(index);
         }
-        if self.jobs.is_empty() && self.shares.len().max(self.senders.len()) > IDLE_EMPTY_MAX {
+        if self.jobs.is_empty() && self.shares.len().max(self.senders.len()) > IDLE_FEW {
             self.forget_all();
+        } else if is_idle && self.lanes.len() > IDLE_FEW {
+            let lane = self.lanes.remove(&connection);
+            let turns = lane.map(|lane| lane.turns).unwrap_or_default();
+            turns.entries().for_each(|entry| self.forget_share(entry.child));
         }
         job
     }
@@ -377,18 +389,24 @@ impl<T> FairQueue<T> {
 
     /// A share without jobs that is out of the turns.
     fn forget_share(&mut self, index: u32) {
+        self.forget_senders(index);
         let share = self.shares.remove(index as usize);
         self.by_tenant.remove(&(share.connection, share.tenant));
-        for class in Class::ALL {
-            for entry in share.classes[class as usize].turns.entries() {
-                let sender = self.senders.remove(entry.child as usize);
-                self.by_sender.remove(&(index, class, sender.name));
-            }
-        }
         let tenant = self.tenants.get_mut(&share.tenant).expect("a tenant with a share is known");
         tenant.shares -= 1;
         if tenant.shares == 0 && tenant.held == Held::default() {
             self.tenants.remove(&share.tenant);
+        }
+    }
+
+    /// Nobody competes in a tenant without jobs.
+    fn forget_senders(&mut self, index: u32) {
+        for class in Class::ALL {
+            let queue = &mut self.shares[index as usize].classes[class as usize];
+            for entry in std::mem::take(&mut queue.turns).entries() {
+                let sender = self.senders.remove(entry.child as usize);
+                self.by_sender.remove(&(index, class, sender.name));
+            }
         }
     }
 

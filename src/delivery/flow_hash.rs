@@ -29,6 +29,16 @@ impl FlowHasher {
         hasher.finish()
     }
 
+    /// Of a source as a destination of this name treats it; `None`: the system chooses the address.
+    pub fn source(&self, destination: &str, source: Option<&str>) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write(destination.as_bytes());
+        // No name contains this byte, and no pool follows it.
+        hasher.write_u8(0xfe);
+        hasher.write(source.unwrap_or_default().as_bytes());
+        hasher.finish()
+    }
+
     /// Of mail without a tenant: 0.
     pub fn tenant(&self, tenant: Option<&str>) -> u64 {
         let Some(tenant) = tenant else { return 0 };
@@ -48,6 +58,8 @@ mod tests {
         let stored = hasher.destination("mx.a.test:25", None);
         assert_eq!(stored, 0xcd42_9ac4_dd4d_d0ff, "spools have this number");
         assert_ne!(hasher.destination("a", None), hasher.destination("a", Some("")));
+        assert_ne!(hasher.source("a", None), hasher.source("a", Some("b")));
+        assert_ne!(hasher.source("a", Some("b")), hasher.destination("a", Some("b")));
         assert_ne!(hasher.tenant(Some("a")), FlowHasher::new((1, 3)).tenant(Some("a")));
         assert_eq!(hasher.tenant(None), 0);
     }

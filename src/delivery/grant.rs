@@ -196,14 +196,7 @@ impl Grants {
         self.next = None;
         for (name, target) in &mut self.targets {
             let (state, awaits_probe) = state_of(target.pool.as_deref());
-            let rests = match state.binds {
-                Binds::Paused | Binds::Suspended | Binds::BackingOff => true,
-                Binds::Nothing
-                | Binds::Window
-                | Binds::Rate
-                | Binds::TenantRate
-                | Binds::OurLimit(_) => false,
-            };
+            let rests = matches!(state.binds, Binds::Paused | Binds::Suspended | Binds::BackingOff);
             match state.until {
                 Some(until) if state.binds == Binds::BackingOff && until <= now => {
                     if awaits_probe {
@@ -285,7 +278,7 @@ impl Home {
             total > self.total + self.total / 4 || per_flow > self.per_flow + self.per_flow / 4;
         // The opening places are used without asking, so fewer need not be told.
         let shrinks = self.total > PLACES_OPENING && total < self.total - self.total / 4;
-        let kind = |binds| if binds == Binds::Window { Binds::Nothing } else { binds };
+        let kind = |binds: Binds| if binds.is_momentary() { Binds::Nothing } else { binds };
         let is_first = self.told_at == Mono::ZERO;
         let is_time = is_first || now.ms_since(self.told_at) >= BINDS_MS;
         let tells_more = kind(binds) != kind(self.binds) && is_time;
@@ -317,9 +310,13 @@ mod tests {
         assert!(!grants.is_stale(9, 0, Mono::from_ms(1)));
         assert!(grants.is_stale(100, 0, Mono::from_ms(1)));
         assert_eq!(reckon(&mut grants, (100, Binds::Nothing), 1), [(0, 200)]);
-        assert_eq!(reckon(&mut grants, (110, Binds::Window), 2), [], "not by a quarter");
+        assert_eq!(reckon(&mut grants, (110, Binds::Window(9)), 2), [], "not by a quarter");
         grants.want(1, None, at(1, 3), (500, 3));
-        assert_eq!(reckon(&mut grants, (100, Binds::Window), 3), [(0, 50), (1, 150)], "by flows");
+        assert_eq!(
+            reckon(&mut grants, (100, Binds::Window(9)), 3),
+            [(0, 50), (1, 150)],
+            "by flows"
+        );
         assert_eq!(reckon(&mut grants, (100, Binds::Rate), 4), [], "not at once");
         assert_eq!(reckon(&mut grants, (100, Binds::Rate), 1004).len(), 2, "but in time");
         // A home that has nothing to send counts no longer.

@@ -14,8 +14,10 @@
 //!              dropped and counted.
 //!           R6 No timer issues a job again. Only the word of its owner does.
 //! Order:    claim, read, resolve, wait for a place, send; then outcome, write, forget.
-//! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` of them in DNS,
-//!           and with those that wait for that `LOOKUPS_WAITING_MAX`; places at owners; no more than `WRITES_MAX` writes for mail that expires at once. Full: cursors wait, and fresh mail stays in `due`.
+//! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` of them in DNS
+//!           for less than `LOOKUP_QUICK`, `LOOKUPS_OUT_MAX` in DNS in all, and with those that wait for
+//!           that `LOOKUPS_WAITING_MAX`; places at owners; no more than `WRITES_MAX` writes for mail
+//!           that expires at once. Full: cursors wait, and fresh mail stays in `due`.
 
 mod deadlines;
 mod entering;
@@ -39,6 +41,7 @@ use crate::base::Mono;
 use crate::base::PartitionId;
 use crate::base::ShardId;
 use crate::base::Wall;
+use crate::base::limits::LOOKUPS_OUT_MAX;
 use crate::delivery::credit::Places;
 use crate::delivery::credit::Target;
 use crate::delivery::credit::ZERO_PATIENCE;
@@ -69,10 +72,10 @@ use crate::delivery::job::Route;
 use crate::delivery::job::State;
 use crate::delivery::job::Writing;
 use crate::delivery::operation::Operations;
+use crate::delivery::operation::PATIENCE;
 use crate::delivery::operation::Part;
 use crate::delivery::operation::Refusal;
 use crate::delivery::operation::Step;
-use crate::delivery::operation::patience_until;
 use crate::delivery::schedule::Cursor;
 use crate::delivery::schedule::Flows;
 use crate::delivery::schedule::Memory;
@@ -109,9 +112,13 @@ use crate::queue::record::rows::Row;
 use crate::queue::record::rows::rows_of;
 use crate::wire::classify::Cause;
 
-/// Lookups under way, and jobs that are read or resolved.
+/// Quick lookups under way, and jobs that are read or resolved, slow lookups not counted.
 pub const LOOKUPS_MAX: usize = 64;
 pub const CLAIMS_MAX: usize = 1024 + LOOKUPS_MAX;
+/// A lookup that has been out for longer is slow: it gives up its place among the quick ones. Nearly
+/// all domains that answer do so within a second, and of those that do not, 64 a second are passed: 15
+/// seconds of that are within `LOOKUPS_OUT_MAX`, and a lookup without an answer takes 10 by default.
+const LOOKUP_QUICK: Duration = Duration::from_secs(1);
 /// While so many jobs are read, resolved or wait for a lookup, no other job enters for a lookup. Then
 /// those that have waited for `LOOKUP_PATIENCE` are put aside for `LOOKUP_PAUSE`, so that mail whose
 /// route is known is not kept from memory by domains whose DNS is silent.
@@ -149,13 +156,16 @@ const CHECK_JOBS_MAX: usize = 1024;
 /// A lookup for which we lacked something is begun again after this time, doubled up to the second.
 const LACK_FIRST: Duration = Duration::from_millis(50);
 const LACK_MAX: Duration = Duration::from_secs(2);
-/// A destination without jobs is forgotten, and sooner if there are many.
+/// A destination without jobs is forgotten, sooner if there are many, and within a second if there is
+/// no memory for fresh mail and destinations have a quarter of it.
 const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
 const TARGETS_MANY: usize = 10_000;
 const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
 /// A step of the clock after which it is not trusted, and for how long.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// Memory of a destination, with its route and the tables of its queue.
+const TARGET_BYTES: usize = 2 << 10;
 /// What a job of a flow takes in memory, for a guess.
 const JOB_GUESS_BYTES: usize = 4 << 10;
 /// How long a flow waits that found no memory, if nothing of it ends meanwhile.
@@ -200,8 +210,6 @@ enum Timer {
     Operation(u64),
     File,
     Sweep,
-    /// Only `proceed` is to be called.
-    Look,
 }
 
 /// A pass over filed jobs whose flow may be another by now.
@@ -242,6 +250,8 @@ pub struct Home {
     timers: BTreeSet<(Mono, Timer)>,
     lookups: FairQueue<JobRef>,
     lookups_under_way: usize,
+    /// Those of them that began within the last `LOOKUP_QUICK`.
+    quick: BTreeSet<(Mono, JobKey)>,
     flow_reads: usize,
     starved: BTreeSet<FlowKey>,
     filing: Vec<JobRef>,
@@ -285,6 +295,7 @@ impl Home {
             timers: BTreeSet::from([(now.mono.plus(SWEEP_EVERY), Timer::Sweep)]),
             lookups: FairQueue::default(),
             lookups_under_way: 0,
+            quick: BTreeSet::new(),
             flow_reads: 0,
             starved: BTreeSet::new(),
             filing: Vec::new(),
@@ -328,7 +339,12 @@ impl Home {
             HomeEvent::Unknown { job } => self.on_unknown(job),
             HomeEvent::Numbers { job, numbers } => self.on_numbers(job, numbers),
             HomeEvent::Settle(outcome) => self.on_outcome(outcome),
-            HomeEvent::Frame(frame) => self.on_frame(frame),
+            HomeEvent::Frame(Frame::Grant { target, from, total, per_flow, state }) => {
+                self.on_grant(target, from, Places { total, per_flow }, state);
+            }
+            HomeEvent::Frame(Frame::Missing { jobs }) => self.on_missing(&jobs),
+            // The owner side takes all the others.
+            HomeEvent::Frame(_) => (),
             HomeEvent::Written { job, written } => self.on_written(job, written),
             HomeEvent::Filed { jobs } => {
                 jobs.into_iter().for_each(|(job, written)| self.on_written(job, written));
@@ -356,7 +372,7 @@ impl Home {
 
     /// What a job asks for its route. `None`: nobody needs it any more.
     pub fn question(&self, job: JobRef) -> Option<Question<'_>> {
-        let job = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)?;
+        let job = self.known(job)?;
         job.is_looking_up().then(|| Question {
             mail: job.mail(),
             recipients: &job.recipients,
@@ -399,11 +415,6 @@ impl Home {
     }
 }
 
-/// The map: who enters it, who leaves it, and every change of state.
-impl Home {}
-
-#[cfg(test)]
-mod check;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

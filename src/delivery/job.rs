@@ -13,7 +13,6 @@
 //! Writing    one change of its record is at the commit thread
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +134,9 @@ pub enum Lookup {
     Queued {
         slot: Slot,
     },
-    UnderWay,
+    UnderWay {
+        since: Mono,
+    },
     /// We lacked something, or a bug ended the lookup: it is begun again.
     Later {
         at: Mono,
@@ -148,7 +149,7 @@ pub enum Lookup {
 }
 
 /// A change that is under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Writing {
     /// It is filed under this schedule.
     File(Schedule),
@@ -188,7 +189,7 @@ impl Job {
     }
 
     pub fn is_looking_up(&self) -> bool {
-        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay))
+        matches!(self.state, State::Resolving(Lookup::Asked | Lookup::UnderWay { .. }))
     }
 
     /// The destination that counts it as waiting or out.
@@ -229,12 +230,6 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 /// Where a job goes: made by resolving, and shared by the jobs of one destination, tenant and class.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Route {
@@ -253,7 +248,7 @@ pub struct Route {
 }
 
 /// How long the mail of a route lives, counted from its acceptance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Life {
     pub max_age: Duration,
     /// When a fallback relay takes the place of the route; `None` without one, and for the fallback

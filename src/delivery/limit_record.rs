@@ -2,21 +2,21 @@
 //!
 //! Promise:  `decode` refuses what `encode` has not written. Ages are never more than the true ones,
 //!           so that a rate is not exceeded after a restart.
-//! Format:   little-endian, version 1.
+//! Format:   one record in the outer form of all records, version 1.
 //!
 //! ```text
-//! 8   "RPLIMIT1"
 //! 32  stamp: wall clock ms 8, boot id 16, uptime ms 8
 //! 4   limits, each: key 8, age ms 8, ahead 4, windows 1,
 //!       each: span ms 8, slices 1, each: age ms 8, count 4
-//! 4   CRC-32C of all before
 //! ```
 
-use thiserror::Error;
-
 use crate::base::Wall;
+use crate::queue::record::outer::Kind;
+use crate::queue::record::outer::Reader;
+use crate::queue::record::outer::RecordFault;
+use crate::queue::record::outer::Writer;
 
-const MAGIC: &[u8; 8] = b"RPLIMIT1";
+const KIND_LIMITS: Kind = Kind { byte: b'R', version: 1 };
 
 /// A moment that a later process can compare with its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,91 +84,55 @@ pub struct Slice {
     pub count: u32,
 }
 
-/// Why a file is not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LimitFileFault {
-    #[error("not a file of limits of this version")]
-    Version,
-    #[error("damaged")]
-    Damaged,
-}
-
+/// `limits`: each with its key, and how much older it is by now.
 pub fn encode<'a>(
     stamp: &Stamp,
     limits: impl ExactSizeIterator<Item = (u64, u64, &'a StoredLimit)>,
 ) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(stamp.wall.as_ms().to_le_bytes());
-    bytes.extend(stamp.boot);
-    bytes.extend(stamp.uptime_ms.to_le_bytes());
-    bytes.extend((limits.len() as u32).to_le_bytes());
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes, KIND_LIMITS);
+    writer.u64(stamp.wall.as_ms());
+    writer.raw(&stamp.boot);
+    writer.u64(stamp.uptime_ms);
+    writer.u32(limits.len() as u32);
     for (key, older_ms, limit) in limits {
-        bytes.extend(key.to_le_bytes());
-        bytes.extend((limit.age_ms + older_ms).to_le_bytes());
-        bytes.extend(limit.ahead.to_le_bytes());
-        bytes.push(limit.windows.len() as u8);
+        writer.u64(key);
+        writer.u64(limit.age_ms + older_ms);
+        writer.u32(limit.ahead);
+        writer.u8(limit.windows.len() as u8);
         for window in &limit.windows {
-            bytes.extend(window.span_ms.to_le_bytes());
-            bytes.push(window.slices.len() as u8);
+            writer.u64(window.span_ms);
+            writer.u8(window.slices.len() as u8);
             for slice in &window.slices {
-                bytes.extend(slice.age_ms.to_le_bytes());
-                bytes.extend(slice.count.to_le_bytes());
+                writer.u64(slice.age_ms);
+                writer.u32(slice.count);
             }
         }
     }
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    writer.seal();
     bytes
 }
 
-pub fn decode(bytes: &[u8]) -> Result<(Stamp, Vec<(u64, StoredLimit)>), LimitFileFault> {
-    let rest = bytes.strip_prefix(MAGIC).ok_or(LimitFileFault::Version)?;
-    let (_, sum) = bytes.split_last_chunk().ok_or(LimitFileFault::Damaged)?;
-    if crc32c::crc32c(&bytes[..bytes.len() - sum.len()]) != u32::from_le_bytes(*sum) {
-        return Err(LimitFileFault::Damaged);
-    }
-    let mut reader = Reader(&rest[..rest.len() - sum.len()]);
-    let read = reader.file().filter(|_| reader.0.is_empty());
-    read.ok_or(LimitFileFault::Damaged)
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn file(&mut self) -> Option<(Stamp, Vec<(u64, StoredLimit)>)> {
-        let wall = Wall::from_ms(self.long()?);
-        let boot = self.take()?;
-        let stamp = Stamp { wall, boot, uptime_ms: self.long()? };
-        let mut limits = Vec::new();
-        for _ in 0..self.number()? {
-            let key = self.long()?;
-            let mut limit =
-                StoredLimit { age_ms: self.long()?, ahead: self.number()?, windows: Vec::new() };
-            for _ in 0..self.take::<1>()?[0] {
-                let span_ms = self.long()?;
-                let slices = (0..self.take::<1>()?[0])
-                    .map(|_| Some(Slice { age_ms: self.long()?, count: self.number()? }));
-                limit
-                    .windows
-                    .push(StoredWindow { slices: slices.collect::<Option<_>>()?, span_ms });
+pub fn decode(bytes: &[u8]) -> Result<(Stamp, Vec<(u64, StoredLimit)>), RecordFault> {
+    let mut reader = Reader::open(bytes, KIND_LIMITS)?;
+    let (wall, mut boot) = (Wall::from_ms(reader.u64()?), [0; 16]);
+    boot.copy_from_slice(reader.raw(16)?);
+    let stamp = Stamp { wall, boot, uptime_ms: reader.u64()? };
+    let mut limits = Vec::new();
+    for _ in 0..reader.u32()? {
+        let (key, age_ms, ahead) = (reader.u64()?, reader.u64()?, reader.u32()?);
+        let mut windows = Vec::new();
+        for _ in 0..reader.u8()? {
+            let (span_ms, mut slices) = (reader.u64()?, Vec::new());
+            for _ in 0..reader.u8()? {
+                slices.push(Slice { age_ms: reader.u64()?, count: reader.u32()? });
             }
-            limits.push((key, limit));
+            windows.push(StoredWindow { span_ms, slices });
         }
-        Some((stamp, limits))
+        limits.push((key, StoredLimit { age_ms, ahead, windows }));
     }
-
-    fn long(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
+    reader.end()?;
+    Ok((stamp, limits))
 }
 
 #[cfg(test)]

@@ -120,14 +120,26 @@ impl RateLimit {
         !self.windows.is_empty()
     }
 
-    /// Messages that may go now.
+    /// Messages that may go now. If one only waits for a save, the save is due.
     pub fn free(&mut self, now: Mono) -> u32 {
-        let Some(free) = self.windows.iter_mut().map(|window| window.free(now)).min() else {
-            return u32::MAX;
-        };
-        let covered = self.left();
-        self.is_short |= free > 0 && covered == 0 && self.saving.is_none();
-        free.min(u32::try_from(covered).unwrap_or(u32::MAX))
+        let free = self.room(now);
+        self.is_short |= free > 0 && self.left() == 0 && self.saving.is_none();
+        self.saved_room(now)
+    }
+
+    /// Messages that the windows admit now, whether a save covers them or not.
+    pub fn room(&self, now: Mono) -> u32 {
+        self.windows.iter().map(|window| window.room(now)).min().unwrap_or(u32::MAX)
+    }
+
+    /// As `free`, but no save becomes due.
+    pub fn saved_room(&self, now: Mono) -> u32 {
+        self.room(now).min(u32::try_from(self.left()).unwrap_or(u32::MAX))
+    }
+
+    /// A message waits for a save.
+    pub fn awaits_save(&self) -> bool {
+        self.left() == 0 && (self.is_short || self.saving.is_some())
     }
 
     /// Counts messages that `free` has admitted.
@@ -291,9 +303,11 @@ impl Window {
         self.newest = self.newest.max(slice);
     }
 
-    fn free(&mut self, now: Mono) -> u32 {
-        self.roll(now);
-        self.limit.saturating_sub(self.sum)
+    fn room(&self, now: Mono) -> u32 {
+        let gone = (ms(now) / self.slice_ms).saturating_sub(self.newest).min(SLICES + 1);
+        let last = self.newest + gone;
+        let gone = (0..gone).map(|back| self.counts[Window::place(last - back)]).sum::<u32>();
+        self.limit.saturating_sub(self.sum - gone)
     }
 
     fn count(&mut self, messages: u32, now: Mono) {
@@ -325,7 +339,8 @@ impl Window {
     }
 
     fn frees_at(&mut self, now: Mono) -> Option<Mono> {
-        if self.free(now) > 0 {
+        self.roll(now);
+        if self.sum < self.limit {
             return None;
         }
         let mut left = self.sum;

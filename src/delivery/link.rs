@@ -20,9 +20,7 @@ use crate::delivery::trust::Trust;
 use crate::handoff::Reader;
 use crate::handoff::frames::OurLimit;
 use crate::net::SocketFault;
-use crate::net::TlsFacts;
 use crate::net::TlsFault;
-use crate::net::Verdict;
 use crate::net::resolver::Resolver;
 use crate::net::transfer::Transfer;
 use crate::observe::Histograms;
@@ -111,10 +109,6 @@ pub fn own_limit(cause: &SocketFault) -> Option<OurLimit> {
         SocketFault::Io(fault) => fault.is_own_limit().then(|| lack_of(*fault)),
         SocketFault::Tls(fault) => (*fault == TlsFault::NoChunk).then_some(OurLimit::Memory),
     }
-}
-
-pub fn verdict_of(facts: Option<&TlsFacts>) -> Option<Verdict> {
-    facts.and_then(|facts| facts.server.as_ref()).map(|server| server.verdict)
 }
 
 /// What a server has said that refuses us: by that it is judged.

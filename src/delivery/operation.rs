@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use crate::base::IdMap;
 use crate::base::MessageId;
-use crate::base::Mono;
 use crate::queue::admin::operate::Carried;
 use crate::queue::admin::operate::Operation;
 
@@ -166,11 +165,6 @@ impl Operations {
             None => Step::Wait,
         }
     }
-}
-
-/// When patience ends that begins now.
-pub fn patience_until(now: Mono) -> Mono {
-    now.plus(PATIENCE)
 }
 
 #[cfg(test)]

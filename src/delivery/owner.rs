@@ -5,7 +5,7 @@
 //! Promise:  each job that a home sends is answered once: by the connection that takes it, or here. The
 //!           owner never refuses for want of room: a home sends on the places that it was granted.
 //!           A job goes back unwritten when its destination rests, so that deadlines stay at home.
-//! Order:    after each call, `take_effects`; then nothing until the next event or `next_wake`.
+//! Order:    after each call, `take_effects`. `tick` comes every 20 ms.
 //! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`. Full: the home gets
 //!           no places.
 //!
@@ -28,7 +28,6 @@ mod striping;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,9 +42,9 @@ use crate::base::limits::TOKEN_ASK_MS;
 use crate::delivery::capacity::Capacity;
 use crate::delivery::capacity::Claim;
 use crate::delivery::capacity::ConnId;
+use crate::delivery::capacity::Connection;
 use crate::delivery::capacity::Gate;
 use crate::delivery::capacity::Request;
-use crate::delivery::capacity::Stage;
 use crate::delivery::capacity::UsedTokens;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Destination;
@@ -53,10 +52,11 @@ use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::Link;
 use crate::delivery::destination::LinkEnd;
-use crate::delivery::destination::Place;
+use crate::delivery::destination::Opening;
 use crate::delivery::destination::Rate;
 use crate::delivery::destination::Roles;
 use crate::delivery::destination::SentBack;
+use crate::delivery::destination::Stage;
 use crate::delivery::fair::Slot;
 use crate::delivery::flow_hash::FlowHasher;
 use crate::delivery::grant::Grants;
@@ -70,7 +70,6 @@ use crate::delivery::pace::Pace;
 use crate::delivery::stripe;
 use crate::delivery::stripe::Share;
 use crate::delivery::stripe::Shares;
-use crate::delivery::stripe::Used;
 use crate::delivery::tokens::Tokens;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Binds;
@@ -80,14 +79,15 @@ use crate::handoff::frames::GrantState;
 use crate::handoff::frames::JobRef;
 use crate::handoff::frames::Outcome;
 use crate::handoff::frames::Returned;
+use crate::handoff::frames::Used;
 use crate::handoff::frames::What;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
 use crate::route::HostPort;
 use crate::route::Rates;
 
-/// How often `tick` is wanted while something waits that no event tells of.
-const TICK_MS: u64 = 20;
+/// How often leads are looked through for those that nobody uses.
+const LEADS_EVERY_NS: u64 = 10_000_000_000;
 const USED_AGAIN_MS: u64 = 1000;
 
 pub struct OwnerParts {
@@ -160,7 +160,7 @@ pub(super) struct Entry {
     pub(super) hop: Arc<Hop>,
     /// The names of `Owner::paused` by which hops to it have gone.
     paused_by: BTreeSet<Box<str>>,
-    /// The destination in frames between shards, and in the file of limits.
+    /// The destination in frames between shards, and its rate in the file of limits.
     key: u64,
     pub(super) pace: Pace,
     pub(super) grants: Grants,
@@ -178,6 +178,17 @@ pub(super) struct Entry {
     is_resting: bool,
 }
 
+impl Entry {
+    /// The rates of the destination and of its sources.
+    fn rates(&mut self) -> impl Iterator<Item = (u64, &mut Rate)> {
+        self.destination.rates(self.key)
+    }
+
+    fn rate_mut(&mut self, key: u64) -> Option<&mut Rate> {
+        self.rates().find(|(of, _)| *of == key).map(|(_, rate)| rate)
+    }
+}
+
 /// This shard's part in a striped destination.
 #[derive(Debug)]
 struct Member {
@@ -188,12 +199,19 @@ struct Member {
     told_at: Mono,
 }
 
-/// A striped destination that this shard leads.
+/// A striped destination that this shard leads, or a limit that it counts for other shards.
 #[derive(Debug)]
 struct Lead {
     shares: Shares,
     limit: RateLimit,
     used_at: Mono,
+}
+
+impl Lead {
+    /// There are no connections to share.
+    fn counting(limit: RateLimit, now: Mono) -> Lead {
+        Lead { shares: Shares::new(0, 0), limit, used_at: now }
+    }
 }
 
 pub struct Owner {
@@ -205,17 +223,22 @@ pub struct Owner {
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
     pub(super) by_name: HashMap<Box<str>, u32>,
+    /// By the keys of destinations, and of their sources with rates.
     by_key: HashMap<u64, u32>,
     /// Destinations with connections.
     active: usize,
     pub(super) jobs: HashMap<JobRef, Whereabouts>,
     pub(super) capacity: Capacity,
     timers: BTreeSet<(Mono, u32)>,
-    idle: VecDeque<(u32, u32, Mono)>,
+    /// Destinations without jobs and connections, the one that has been so for longest first.
+    idle: BTreeSet<(Mono, u32)>,
     /// Destinations whose places have to be reckoned again.
     touched: BTreeSet<u32>,
-    /// Striped destinations, and tenants with rates, that this shard counts for others.
+    /// Striped destinations, their sources with rates, and tenants with rates, that this shard counts
+    /// for others.
     leads: HashMap<u64, Lead>,
+    /// The number of the time when they were looked through last.
+    leads_round: u64,
     pub(super) rates: RateBook,
     /// The policy that changed which tenants have rates.
     tenants_since: u32,
@@ -230,7 +253,6 @@ pub struct Owner {
     /// Nothing is dialled before, and how long the last such pause was.
     dials_at: Mono,
     lack_ms: u64,
-    ticked: Mono,
     effects: Vec<OwnerEffect>,
 }
 
@@ -249,9 +271,10 @@ impl Owner {
             jobs: HashMap::new(),
             capacity: Capacity::default(),
             timers: BTreeSet::new(),
-            idle: VecDeque::new(),
+            idle: BTreeSet::new(),
             touched: BTreeSet::new(),
             leads: HashMap::new(),
+            leads_round: 0,
             rates: RateBook::new(parts.sent_before, &parts.policy, &parts.hasher),
             tenants_since: 0,
             policy: parts.policy,
@@ -263,7 +286,6 @@ impl Owner {
             is_closing: false,
             dials_at: Mono::ZERO,
             lack_ms: 0,
-            ticked: Mono::ZERO,
             effects: Vec::new(),
         }
     }
@@ -282,16 +304,6 @@ impl Owner {
     /// Connections that are open or being opened.
     pub fn connections(&self) -> usize {
         self.capacity.count()
-    }
-
-    /// When something may have to be done without an event.
-    pub fn next_wake(&self) -> Option<Mono> {
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let waits = self.capacity.has_requests() && !self.is_closing;
-        let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
-        let tick = has_work.then(|| self.ticked.plus_ms(TICK_MS));
-        let idle = self.idle.front().map(|(_, _, since)| since.plus_ms(self.idle_ms()));
-        [timer, tick, idle, self.rates.next_wake(self.ticked)].into_iter().flatten().min()
     }
 
     fn send(&mut self, to: ShardId, frame: Frame) {
@@ -316,6 +328,30 @@ impl Owner {
         self.effects.extend(idle.into_iter().map(|conn| OwnerEffect::Wake { conn }));
     }
 
+    /// A frame for the owner.
+    pub fn on_frame(&mut self, frame: Frame, now: Mono) {
+        match frame {
+            Frame::Deliver(delivery) => self.deliver(delivery, now),
+            Frame::Want { target, hop, home, jobs, flows } => {
+                self.want(&hop, (target, home, jobs, flows), now);
+            }
+            Frame::Recall { job } => self.recall(job, now),
+            Frame::Check { home, jobs } => self.check(home, jobs),
+            Frame::Ask { limit, from, tokens, hop } => {
+                self.ask(limit, (from, tokens), hop.as_deref(), now);
+            }
+            Frame::Allow { limit, tokens, until } => self.allow(limit, (tokens, until), now),
+            Frame::Unused { limit, tokens, until } => self.unused(limit, (tokens, until), now),
+            Frame::Share { target, from, number, connections } => {
+                self.share(target, (from, number, connections), now);
+            }
+            Frame::Used { target, from, hop, used } => {
+                self.used(target, from, (hop.as_deref(), used), now);
+            }
+            other => panic!("{other:?} is not for an owner"),
+        }
+    }
+
     /// A job has come from its home.
     pub fn deliver(&mut self, delivery: Box<Delivery>, now: Mono) {
         if self.is_closing {
@@ -338,6 +374,7 @@ impl Owner {
         match entry.destination.push(delivery, (&self.policy.sources, now)) {
             Ok(slot) => {
                 self.jobs.insert(job, Whereabouts::Queued { destination: index, slot });
+                self.rate_sources(index, now);
                 self.enter_tenant(index, tenant, now);
                 if self.entries[index as usize].destination.is_rate_spent(now) {
                     // Its home hears what binds, also if no connection is open.
@@ -390,7 +427,10 @@ impl Owner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Mono) {
-        self.ticked = now;
+        let round = now.as_ns() / LEADS_EVERY_NS;
+        if std::mem::replace(&mut self.leads_round, round) < round {
+            self.forget_leads(now);
+        }
         while let Some((at, index)) = self.timers.first().copied()
             && at <= now
         {
@@ -428,16 +468,15 @@ impl Owner {
         match (entry.destination.is_idle(), entry.idle_since) {
             (true, None) => {
                 entry.idle_since = Some(now);
-                let generation = entry.generation;
-                self.note_idle(index, generation, now);
+                self.idle.insert((now, index));
             }
-            (false, Some(_)) => entry.idle_since = None,
+            (false, Some(since)) => {
+                entry.idle_since = None;
+                self.idle.remove(&(since, index));
+            }
             _ => {}
         }
-        let Entry { destination, key, .. } = &self.entries[index as usize];
-        if matches!(&destination.rate, Rate::Own(limit) if limit.saves_at().is_some()) {
-            self.note_unsaved(*key);
-        }
+        self.note_all_unsaved(index);
         let Entry { destination, grants, member, .. } = &mut self.entries[index as usize];
         let (window, flows) = (destination.window(now), destination.flows() as u32);
         if grants.is_stale(window, flows, now) || member.is_some() {

@@ -9,31 +9,89 @@ use crate::base::Wall;
 use crate::delivery::event::Errand;
 use crate::delivery::event::Found;
 use crate::delivery::event::HomeEvent;
-use crate::delivery::event::Pass;
 use crate::delivery::write::JobImage;
 use crate::handoff::frames::JobRef;
 use crate::handoff::frames::Mail;
-use crate::handoff::frames::MailBody;
-use crate::queue::Partition;
 use crate::queue::QueueFault;
 use crate::queue::record::job::Job;
 use crate::queue::record::key::BacklogKey;
 use crate::queue::record::key::DueKey;
 use crate::queue::record::key::FlowKey;
-use crate::queue::store::jobs;
-use crate::queue::store::schedule;
+use crate::queue::record::outer::RecordFault;
+use crate::queue::store::jobs::free_job_numbers;
+use crate::queue::store::jobs::jobs_of;
+use crate::queue::store::records::Records;
 use crate::queue::store::schedule::JobMail;
 use crate::queue::store::schedule::Messages;
 use crate::queue::store::schedule::Rest;
+use crate::queue::store::schedule::due_keys;
+use crate::queue::store::schedule::find_flows;
+use crate::queue::store::schedule::flow_keys;
+use crate::queue::store::schedule::read_job;
 
-/// The answer, and the fault of the store if there was one.
-pub type Answered = (HomeEvent, Option<QueueFault>);
-
-fn or_unread(read: Result<HomeEvent, QueueFault>, errand: Errand) -> Answered {
-    match read {
-        Ok(event) => (event, None),
+/// Carries out an errand. `mail_of` makes mail of an envelope, and of the message if it was read. Also
+/// answers the fault of the store, if there was one.
+pub fn read(
+    store: &impl Records,
+    errand: Errand,
+    mail_of: impl Fn(MessageId, Arc<[u8]>, Option<Arc<[u8]>>) -> Result<Mail, RecordFault>,
+) -> (HomeEvent, Option<QueueFault>) {
+    let mut told = None;
+    match event_of(store, &errand, mail_of, &mut told) {
+        Ok(event) => (event, told),
         Err(fault) => (HomeEvent::Unread(errand), Some(fault)),
     }
+}
+
+/// `told`: the fault of a job that cannot be read, while others can.
+fn event_of(
+    store: &impl Records,
+    errand: &Errand,
+    mail_of: impl Fn(MessageId, Arc<[u8]>, Option<Arc<[u8]>>) -> Result<Mail, RecordFault>,
+    told: &mut Option<QueueFault>,
+) -> Result<HomeEvent, QueueFault> {
+    Ok(match *errand {
+        Errand::Due { partition, from, until_ms, max } => {
+            let read = due_keys(store, from, Wall::from_ms(until_ms), max)?;
+            let next_ms = next_of(read.rest, &read.keys);
+            HomeEvent::Due { partition, rows: read.keys, next_ms }
+        }
+        Errand::Backlog { partition, flow, pass, from, until_ms, max } => {
+            let from = BacklogKey { flow, due: from };
+            let read = flow_keys(store, from, Wall::from_ms(until_ms), max)?;
+            let rows: Vec<DueKey> = read.keys.into_iter().map(|row| row.due).collect();
+            let next_ms = next_of(read.rest, &rows);
+            HomeEvent::Backlog { partition, flow, pass, rows, next_ms }
+        }
+        Errand::Flows { partition, after, max } => {
+            let from = after.map_or(Some(FlowKey::FIRST), FlowKey::next);
+            let flows = from.map_or(Ok(Vec::new()), |from| find_flows(store, from, max))?;
+            let is_end = flows.len() < max;
+            HomeEvent::Flows { partition, flows, is_end }
+        }
+        Errand::Jobs { ref jobs, bodies, .. } => {
+            let messages = if bodies { Messages::Hold } else { Messages::Leave };
+            let mut found_of = |job: &JobRef| {
+                let read = read_job(store, job.key, messages);
+                let found =
+                    read.and_then(|read| read.map(|read| found(read, &mail_of)).transpose());
+                found.map(|found| found.unwrap_or(Found::Gone)).unwrap_or_else(|fault| {
+                    let is_unread = matches!(fault, QueueFault::Store(_));
+                    *told = Some(fault);
+                    if is_unread { Found::Unread } else { Found::Damaged }
+                })
+            };
+            HomeEvent::Read { jobs: jobs.iter().map(|job| (*job, found_of(job))).collect() }
+        }
+        Errand::Numbers { job, wanted } => {
+            let numbers = free_job_numbers(store, job.key.0, wanted)?;
+            HomeEvent::Numbers { job, numbers }
+        }
+        Errand::List { ticket, id } => {
+            let numbers = jobs_of(store, id)?.iter().map(|job| job.number).collect();
+            HomeEvent::Listed { ticket, numbers }
+        }
+    })
 }
 
 /// When the first row behind those that were read is due.
@@ -45,90 +103,13 @@ fn next_of(rest: Rest, rows: &[DueKey]) -> Option<u64> {
     }
 }
 
-pub fn due(store: &Partition, from: DueKey, until_ms: u64, max: usize) -> Answered {
-    let partition = store.id();
-    let read = schedule::due_keys(store, from, Wall::from_ms(until_ms), max).map(|read| {
-        let next_ms = next_of(read.rest, &read.keys);
-        HomeEvent::Due { partition, rows: read.keys, next_ms }
-    });
-    or_unread(read, Errand::Due { partition })
-}
-
-pub fn backlog(
-    store: &Partition,
-    (flow, pass): (FlowKey, Pass),
-    from: DueKey,
-    (until_ms, max): (u64, usize),
-) -> Answered {
-    let partition = store.id();
-    let start = BacklogKey { flow, due: from };
-    let read = schedule::flow_keys(store, start, Wall::from_ms(until_ms), max).map(|read| {
-        let rows: Vec<DueKey> = read.keys.into_iter().map(|row| row.due).collect();
-        let next_ms = next_of(read.rest, &rows);
-        HomeEvent::Backlog { partition, flow, pass, rows, next_ms }
-    });
-    or_unread(read, Errand::Backlog { partition, flow, pass, from })
-}
-
-pub fn flows(store: &Partition, after: Option<FlowKey>, max: usize) -> Answered {
-    let partition = store.id();
-    let from = match after {
-        None => Some(FlowKey::FIRST),
-        Some(after) => after.next(),
-    };
-    let found = from.map_or(Ok(Vec::new()), |from| schedule::find_flows(store, from, max));
-    let read = found.map(|found| {
-        let is_end = found.len() < max;
-        let rows = found.iter();
-        let flows =
-            rows.map(|one| BacklogKey { flow: one.flow, due: DueKey::at(one.due_ms) }).collect();
-        HomeEvent::Flows { partition, flows, is_end }
-    });
-    or_unread(read, Errand::Flows { partition })
-}
-
-/// The numbers of all jobs of a message.
-pub fn list(store: &Partition, ticket: u64, id: MessageId) -> Answered {
-    let read = jobs::jobs_of(store, id).map(|found| {
-        let numbers = found.iter().map(|job| job.number).collect();
-        HomeEvent::Listed { ticket, numbers }
-    });
-    or_unread(read, Errand::List { ticket })
-}
-
-/// Numbers for the parts of a job. Without an answer of the store there are none: the split is begun
-/// again later.
-pub fn numbers(store: &Partition, job: JobRef, wanted: usize) -> Answered {
-    match jobs::free_job_numbers(store, job.key.0, wanted) {
-        Ok(numbers) => (HomeEvent::Numbers { job, numbers }, None),
-        Err(fault) => (HomeEvent::Abandoned { jobs: vec![job] }, Some(fault)),
-    }
-}
-
-pub fn records(store: &Arc<Partition>, wanted: &[JobRef], bodies: bool) -> Answered {
-    let messages = if bodies { Messages::Hold } else { Messages::Leave };
-    let mut told = None;
-    let mut read = |job: &JobRef| {
-        let found = schedule::read_job(&**store, job.key, messages);
-        let found = found.and_then(|found| found.map(|mail| found_of(store, mail)).transpose());
-        match found {
-            Ok(found) => found.unwrap_or(Found::Gone),
-            Err(fault) => {
-                let is_unread = matches!(fault, QueueFault::Store(_));
-                told = Some(fault);
-                if is_unread { Found::Unread } else { Found::Damaged }
-            }
-        }
-    };
-    let jobs = wanted.iter().map(|job| (*job, read(job))).collect();
-    (HomeEvent::Read { jobs }, told)
-}
-
-fn found_of(store: &Arc<Partition>, read: JobMail) -> Result<Found, QueueFault> {
+fn found(
+    read: JobMail,
+    mail_of: impl Fn(MessageId, Arc<[u8]>, Option<Arc<[u8]>>) -> Result<Mail, RecordFault>,
+) -> Result<Found, QueueFault> {
     let JobMail { key: (id, _), job, envelope, message } = read;
     let mut image = JobImage::of(&Job::decode(&job)?);
-    let body = message.map_or_else(|| MailBody::Stored(Arc::clone(store)), MailBody::Held);
-    let mail = Mail::new(store.public_id(id), envelope, body)?;
+    let mail = mail_of(id, envelope, message)?;
     let count = mail.envelope().recipients.len() as u32;
     if image.recipients.iter().any(|index| *index >= count) {
         image.recipients = image.recipients.iter().copied().filter(|one| *one < count).collect();

@@ -329,16 +329,15 @@ fn papers<'a>(
         if rows.is_empty() || kind == Kind::Delayed && reports == SenderReports::NoDelays {
             continue;
         }
-        let (to, listener) =
-            match addressee(reports, story.envelope, kind, bounce.postmaster.as_deref()) {
-                Addressee::Sender(sender) => (sender, REPORTS),
-                Addressee::Postmaster(postmaster) => (postmaster, DOUBLE_BOUNCES),
-                Addressee::Nobody(reason) => {
-                    let failed = kind == Kind::Failed;
-                    notes.extend(failed.then_some(Note::Nobody { recipients: rows.len(), reason }));
-                    continue;
-                }
-            };
+        let postmaster = bounce.postmaster.as_deref();
+        let (to, listener) = match addressee(reports, story.envelope, kind, postmaster) {
+            Ok(addressee) => addressee,
+            Err(reason) => {
+                let failed = kind == Kind::Failed;
+                notes.extend(failed.then_some(Note::Nobody { recipients: rows.len(), reason }));
+                continue;
+            }
+        };
         let body_max = match (kind, story.envelope.ret) {
             // RFC 3461 s4.3: RET applies to failures only.
             (Kind::Failed, None | Some(Ret::Full)) => bounce.body_bytes_max,
@@ -349,30 +348,22 @@ fn papers<'a>(
     papers
 }
 
-/// Who gets a report.
-enum Addressee<'a> {
-    Sender(&'a str),
-    Postmaster(&'a str),
-    Nobody(&'static str),
-}
-
+/// Who gets a report, and the listener that it seems to come by; or why nobody does.
 fn addressee<'a>(
     reports: SenderReports,
     envelope: &Envelope<'a>,
     kind: Kind,
     postmaster: Option<&'a str>,
-) -> Addressee<'a> {
+) -> Result<(&'a str, &'static str), &'static str> {
     match (envelope.sender, postmaster) {
-        (Some(_), _) if reports == SenderReports::None => {
-            Addressee::Nobody("the listener sends no reports")
-        }
-        (Some(sender), _) => Addressee::Sender(sender),
-        (None, _) if kind != Kind::Failed => Addressee::Nobody("the sender is null"),
+        (Some(_), _) if reports == SenderReports::None => Err("the listener sends no reports"),
+        (Some(sender), _) => Ok((sender, REPORTS)),
+        (None, _) if kind != Kind::Failed => Err("the sender is null"),
         (None, _) if is_report(envelope) && envelope.listener == DOUBLE_BOUNCES => {
-            Addressee::Nobody("the message is itself a report to the postmaster")
+            Err("the message is itself a report to the postmaster")
         }
-        (None, Some(postmaster)) => Addressee::Postmaster(postmaster),
-        (None, None) => Addressee::Nobody("the sender is null and delivery.postmaster is not set"),
+        (None, Some(postmaster)) => Ok((postmaster, DOUBLE_BOUNCES)),
+        (None, None) => Err("the sender is null and delivery.postmaster is not set"),
     }
 }
 

@@ -9,7 +9,6 @@
 mod key;
 mod servers;
 
-use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -17,22 +16,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::Mono;
+use crate::base::Random;
 use crate::base::ShardId;
 use crate::base::limits::STS_POSTPONE_MS;
 use crate::config::delivery::domain::parse_literal;
 use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::home::Question;
 use crate::delivery::job::Resolution;
 use crate::delivery::job::Resolved;
 use crate::delivery::job::Route;
 use crate::delivery::resolve::key::RouteKey;
 use crate::delivery::resolve::key::group;
 use crate::delivery::resolve::key::is_own_domain;
-use crate::delivery::resolve::key::life_of;
 use crate::delivery::resolve::servers::Servers;
 use crate::delivery::resolve::servers::Unresolved;
 use crate::delivery::resolve::servers::demanded;
 use crate::delivery::resolve::servers::is_us;
-use crate::delivery::resolve::servers::shuffle;
 use crate::delivery::resolve::servers::without_us;
 use crate::delivery::stripe;
 use crate::delivery::sts::StsUnknown;
@@ -56,7 +55,6 @@ use crate::route::delivery::DeliveryPolicy;
 use crate::route::table::PORT_SMTP;
 use crate::wire::classify::Cause;
 
-pub use key::Asked;
 pub use key::domain_of;
 pub use key::is_same_domain;
 
@@ -78,6 +76,15 @@ struct Known {
     routes: HashMap<RouteKey, Arc<Route>>,
 }
 
+/// A route that must be looked up, and the policy in force.
+pub struct Unknown {
+    key: RouteKey,
+    /// Whether its domain is that of the recipients.
+    is_own_domain: bool,
+    policy: Arc<DeliveryPolicy>,
+    generation: u32,
+}
+
 pub struct RouteResolver {
     resolver: Resolver,
     trust: Rc<Trust>,
@@ -85,7 +92,7 @@ pub struct RouteResolver {
     hostname: Box<str>,
     shards: Shards,
     known: RefCell<Known>,
-    random: Cell<u64>,
+    random: RefCell<Random>,
 }
 
 impl RouteResolver {
@@ -97,7 +104,7 @@ impl RouteResolver {
     ) -> Rc<RouteResolver> {
         let known = Known { policy, generation: 0, routes: HashMap::new() };
         let known = RefCell::new(known);
-        let random = Cell::new(Mono::now().as_ns());
+        let random = RefCell::new(Random::new(Mono::now().as_ns()));
         Rc::new(RouteResolver { resolver, trust, hasher, hostname, shards, known, random })
     }
 
@@ -110,48 +117,37 @@ impl RouteResolver {
         known.generation
     }
 
-    /// The answer where no lookup is needed: the usual case, without a task.
-    pub fn try_resolve(&self, asked: &Asked, now: Mono) -> Option<(u32, Resolved)> {
+    /// The answer, and the generation of the policy that it was made under, where no lookup is needed:
+    /// the usual case, without a task.
+    pub fn known(&self, asked: &Question<'_>, now: Mono) -> Result<(u32, Resolved), Unknown> {
         let known = self.known.borrow();
-        let resolved = match self.key_or_parts(&known.policy, asked) {
-            Err(parts) => Resolved::Parts(parts),
-            Ok(key) => match decided(&key) {
-                Some(resolution) => Resolved::One(resolution),
-                None => {
-                    let route = known.routes.get(&key);
-                    let route = route.filter(|route| now.since(route.resolved) < ROUTE_TIME);
-                    if let Some(route) = route {
-                        Resolved::One(Resolution::Hop(Arc::clone(route)))
-                    } else {
-                        let servers = listed(&key.next)?;
-                        let hop = hop_to(&key, &known.policy, servers, self.shards.count);
-                        let generation = known.generation;
-                        drop(known);
-                        let resolution = self.found(key, hop, generation);
-                        return Some((generation, Resolved::One(resolution)));
-                    }
-                }
-            },
-        };
-        Some((known.generation, resolved))
-    }
-
-    /// The answer, and the generation of the policy that it was made under.
-    pub async fn resolve(&self, asked: &Asked) -> (u32, Resolved) {
-        let (policy, generation) = {
-            let known = self.known.borrow();
-            (Arc::clone(&known.policy), known.generation)
-        };
-        let key = match self.key_or_parts(&policy, asked) {
-            Err(parts) => return (generation, Resolved::Parts(parts)),
+        let generation = known.generation;
+        let key = match self.key_or_parts(&known.policy, asked) {
+            Err(parts) => return Ok((generation, Resolved::Parts(parts))),
             Ok(key) => key,
         };
-        if let Some(resolution) = decided(&key) {
-            return (generation, Resolved::One(resolution));
-        }
+        let is_fresh = |route: &&Arc<Route>| now.since(route.resolved) < ROUTE_TIME;
+        let resolution = if let Some(resolution) = decided(&key) {
+            resolution
+        } else if let Some(route) = known.routes.get(&key).filter(is_fresh) {
+            Resolution::Hop(Arc::clone(route))
+        } else if let Some(servers) = listed(&key.next) {
+            let hop = hop_to(&key, &known.policy, servers, self.shards.count);
+            drop(known);
+            self.found(key, hop, generation)
+        } else {
+            let (is_own_domain, policy) = (is_own_domain(&key, asked), Arc::clone(&known.policy));
+            return Err(Unknown { key, is_own_domain, policy, generation });
+        };
+        Ok((generation, Resolved::One(resolution)))
+    }
+
+    /// Looks up what is not known.
+    pub async fn resolve(&self, unknown: Unknown) -> (u32, Resolved) {
+        let Unknown { key, is_own_domain, policy, generation } = unknown;
         let resolution = match self.look_up(&key, &policy).await {
             Ok(hop) => self.found(key, hop, generation),
-            Err(unresolved) => refused(&key, unresolved, is_own_domain(&key, asked)),
+            Err(unresolved) => refused(&key, unresolved, is_own_domain),
         };
         (generation, Resolved::One(resolution))
     }
@@ -165,7 +161,7 @@ impl RouteResolver {
             // RFC 8689 s5: the sender demands TLS, and the operator forbids it.
             let text = TlsRefusal::ForbiddenByDestination.to_string().into();
             let answer = Answer { status: (5, 7, 30), text, remote: false, cause: None };
-            return Resolution::Failed(answer, life_of(&key));
+            return Resolution::Failed(answer, key.life);
         }
         let destination = self.hasher.destination(&hop.destination, hop.pool.as_deref());
         let lead = stripe::lead(&hop.destination, self.shards.count);
@@ -174,7 +170,7 @@ impl RouteResolver {
             lead,
             flow: Flow { target: destination, tenant: key.tenant, class: key.class },
             weight: key.weight,
-            life: life_of(&key),
+            life: key.life,
             generation,
             resolved: Mono::now(),
             hop: Arc::new(hop),
@@ -193,7 +189,7 @@ impl RouteResolver {
     fn key_or_parts(
         &self,
         policy: &DeliveryPolicy,
-        asked: &Asked,
+        asked: &Question<'_>,
     ) -> Result<RouteKey, Vec<Box<[u32]>>> {
         let envelope = asked.mail.envelope();
         let groups = group(self.hasher, policy, asked, &envelope);
@@ -259,8 +255,8 @@ impl RouteResolver {
         hosts.sort();
         let known_by = hosts.iter().map(|(_, host)| host.clone()).collect();
         // RFC 5321 s5.1: among equals the order is random.
-        let random = self.roll();
-        hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, random)));
+        let mut random = self.random.borrow_mut();
+        hosts.sort_by_cached_key(|(preference, _)| (*preference, random.roll()));
         let hosts = hosts.into_iter().map(|(_, host)| HostPort { host, port });
         Ok(Servers {
             domain: domain.into(),
@@ -269,12 +265,6 @@ impl RouteResolver {
             protocol: HopProtocol::Smtp,
             names: if answer.authentic { HostNames::SignedMx } else { HostNames::Mx },
         })
-    }
-
-    fn roll(&self) -> u64 {
-        let next = self.random.get().wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        self.random.set(next);
-        next
     }
 }
 
@@ -329,10 +319,10 @@ fn hop_to(key: &RouteKey, policy: &DeliveryPolicy, found: Servers, shards: usize
 /// The answer for a next hop that needs no server.
 fn decided(key: &RouteKey) -> Option<Resolution> {
     match &key.next {
-        NextHop::Discard => Some(Resolution::Discard(life_of(key))),
+        NextHop::Discard => Some(Resolution::Discard(key.life)),
         NextHop::Hold => Some(Resolution::Hold),
         NextHop::Reject { text } => {
-            Some(Resolution::Failed(Answer::ours(Cause::Rejected, text.clone()), life_of(key)))
+            Some(Resolution::Failed(Answer::ours(Cause::Rejected, text.clone()), key.life))
         }
         NextHop::Mx { .. } | NextHop::Hosts { .. } => None,
     }
@@ -341,7 +331,7 @@ fn decided(key: &RouteKey) -> Option<Resolution> {
 /// The meaning of a lookup without servers. A domain that a route or an operator has named is not the
 /// sender's fault: the operator may still correct it, so its mail waits.
 fn refused(key: &RouteKey, unresolved: Unresolved, is_own_domain: bool) -> Resolution {
-    let (next, life) = (&key.next, life_of(key));
+    let (next, life) = (&key.next, key.life);
     match unresolved {
         Unresolved::Dns(fault) if fault.is_own_limit() => Resolution::OurLimit(OurLimit::Dns),
         Unresolved::Dns(fault) => {

@@ -46,9 +46,7 @@ use crate::delivery::owner::Owner;
 use crate::delivery::owner::OwnerEffect;
 use crate::delivery::owner::OwnerParts;
 use crate::delivery::reading;
-use crate::delivery::resolve::Asked;
 use crate::delivery::resolve::RouteResolver;
-use crate::delivery::stripe::Used;
 use crate::delivery::write::Write;
 use crate::delivery::writing::Desk;
 use crate::delivery::writing::Store;
@@ -170,7 +168,7 @@ impl Running {
             is_ended: Cell::new(false),
         });
         for store in running.stores.values() {
-            store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&running))));
+            store.committer.tell(Rc::clone(&running) as Rc<dyn Keeper>);
         }
         running.home_event(HomeEvent::Start { refile: running.is_filed_otherwise() });
         running
@@ -270,7 +268,7 @@ impl Running {
                     HomeEvent::Frame(frame)
                 }
                 Some(Step::Frame(frame)) => {
-                    self.tell_owner(frame, now.mono);
+                    self.call_owner(now.mono, |owner, now| owner.on_frame(frame, now));
                     continue;
                 }
                 None => return,
@@ -285,28 +283,6 @@ impl Running {
     pub fn now(&self) -> Now {
         let (mono, wall) = (Mono::now(), Wall::now());
         Now { mono, wall, schedule: self.clock.borrow_mut().now(wall, mono) }
-    }
-
-    fn tell_owner(&self, frame: Frame, now: Mono) {
-        self.call_owner(now, |owner, now| match frame {
-            Frame::Deliver(delivery) => owner.deliver(delivery, now),
-            Frame::Want { target, hop, home, jobs, flows } => {
-                owner.want(&hop, (target, home, jobs, flows), now);
-            }
-            Frame::Recall { job } => owner.recall(job, now),
-            Frame::Check { home, jobs } => owner.check(home, jobs),
-            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
-            Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
-            Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
-            Frame::Share { target, from, number, connections } => {
-                owner.share(target, (from, number, connections), now);
-            }
-            Frame::Used { target, from, hop, number, connections, wanted } => {
-                let used = Used { number, connections, wanted };
-                owner.used(target, from, (hop.as_deref(), used), now);
-            }
-            Frame::Settle(_) | Frame::Grant { .. } | Frame::Missing { .. } | Frame::End => (),
-        });
     }
 
     fn send(&self, to: crate::base::ShardId, frame: Frame) {
@@ -401,16 +377,13 @@ impl Port for Running {
     }
 }
 
-/// A home as its committers know it.
-struct HomeKeeper(Rc<Running>);
-
-impl Keeper for HomeKeeper {
+impl Keeper for Running {
     fn wants(&self, bytes: u64) -> bool {
-        bytes <= MESSAGE_HELD_BYTES_MAX && self.0.home.borrow().wants(bytes)
+        bytes <= MESSAGE_HELD_BYTES_MAX && self.home.borrow().wants(bytes)
     }
 
     fn kept(&self, fresh: Fresh) {
-        self.0.take_fresh(fresh);
+        self.take_fresh(fresh);
     }
 }
 

@@ -70,11 +70,6 @@ impl Cursor {
         self.next_ms.filter(|_| self.reading.is_none())
     }
 
-    #[cfg(test)]
-    pub fn not_before(&self) -> Mono {
-        self.not_before
-    }
-
     /// Where a read begins that is under way from now on.
     pub fn begin(&mut self) -> DueKey {
         debug_assert!(self.reading.is_none(), "one read at a time");
@@ -115,13 +110,6 @@ impl Cursor {
             self.tell(back);
         }
     }
-
-    /// Whether a row will be read.
-    #[cfg(test)]
-    pub fn covers(&self, row: DueKey) -> bool {
-        let is_known = self.next_ms.is_some_and(|at_ms| at_ms <= row.at_ms);
-        self.at <= row && (is_known || self.reading.is_some())
-    }
 }
 
 /// A flow that may have rows in `backlog`.
@@ -160,12 +148,6 @@ pub struct Flows {
 impl Flows {
     pub fn get(&self, flow: &FlowKey) -> Option<&FlowState> {
         self.flows.get(flow)
-    }
-
-    #[cfg(test)]
-    pub fn cursor(&self, flow: &FlowKey, partition: PartitionId) -> Option<&Cursor> {
-        let state = self.flows.get(flow)?;
-        state.cursors.iter().find(|(own, _)| *own == partition).map(|(_, cursor)| cursor)
     }
 
     pub fn cursor_mut(&mut self, flow: &FlowKey, partition: PartitionId) -> Option<&mut Cursor> {
@@ -296,11 +278,6 @@ impl Flows {
         cursors.for_each(|(_, cursor)| cursor.not_before = cursor.not_before.max(until));
     }
 
-    #[cfg(test)]
-    pub fn next_wake_ms(&self) -> Option<u64> {
-        self.wakes.first().map(|(at_ms, _)| *at_ms)
-    }
-
     /// Every flow and partition, for a pass over all of them.
     pub fn all(&self) -> impl Iterator<Item = (FlowKey, PartitionId)> {
         let flows = self.flows.iter();
@@ -308,7 +285,7 @@ impl Flows {
     }
 }
 
-/// The memory of a home, in bytes: envelopes, held bodies and the jobs themselves.
+/// The memory of a home, in bytes: envelopes, held bodies, the jobs themselves and their destinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     max: usize,
@@ -318,11 +295,6 @@ pub struct Memory {
 impl Memory {
     pub fn new(max: usize) -> Memory {
         Memory { max, used: 0 }
-    }
-
-    #[cfg(test)]
-    pub fn used(&self) -> usize {
-        self.used
     }
 
     pub fn take(&mut self, bytes: usize) {

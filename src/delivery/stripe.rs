@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::base::ShardId;
 use crate::config::Stripes;
+use crate::handoff::frames::Used;
 use crate::route::DestinationPolicy;
 
 /// The shard that leads a destination. An attacker who chooses names gains nothing by choosing the
@@ -37,7 +38,8 @@ pub fn count(policy: &DestinationPolicy, shards: usize) -> u32 {
         Stripes::All => shards,
         Stripes::Auto => {
             let is_roomy = policy.connections_max / 2 >= shards;
-            if is_roomy && !policy.rates.is_limited() { shards } else { 1 }
+            let is_limited = policy.rates.is_limited() || policy.source_rates.is_limited();
+            if is_roomy && !is_limited { shards } else { 1 }
         }
     };
     wanted.min(policy.connections_max).max(1)
@@ -71,16 +73,6 @@ struct Member {
     /// Of its latest share: an answer that names an earlier one says nothing of this one.
     number: u32,
     last: Used,
-}
-
-/// What a member tells of a destination.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// The number of the latest share that it has heard of; 0 for none.
-    pub number: u32,
-    pub connections: u32,
-    /// The connections that it would use.
-    pub wanted: u32,
 }
 
 /// A new share for a member.

@@ -45,57 +45,46 @@ pub struct Others {
     pub oldest: Option<Wall>,
 }
 
-/// Where a shard lays out its last snapshot.
-#[derive(Debug, Default)]
-pub struct DestinationsShelf(ArcSwap<DestinationsSnapshot>);
-
-impl DestinationsShelf {
-    /// The last snapshot; an empty one before the first.
-    pub fn last(&self) -> Arc<DestinationsSnapshot> {
-        self.0.load_full()
-    }
-}
+/// The last snapshot of a shard; an empty one before the first.
+pub type DestinationsShelf = ArcSwap<DestinationsSnapshot>;
 
 /// The ticker's side.
 pub struct Survey {
     shelf: Arc<DestinationsShelf>,
-    state: State,
+    /// `None`: a bug has ended it.
+    state: Option<State>,
 }
 
 enum State {
     /// The next look begins then.
     Resting(Mono),
     Looking(Look),
-    /// A bug has ended it.
-    Broken,
 }
 
 impl Survey {
     pub fn new(shelf: Arc<DestinationsShelf>) -> Survey {
-        Survey { shelf, state: State::Looking(Look::default()) }
+        Survey { shelf, state: Some(State::Looking(Look::default())) }
     }
 
     /// One tick's share of the work.
     pub fn tick(&mut self, owner: &mut Owner, now: Now) {
-        if matches!(self.state, State::Resting(until) if now.mono < until) {
+        if matches!(self.state, Some(State::Resting(until)) if now.mono < until) {
             return;
         }
-        let state = std::mem::replace(&mut self.state, State::Broken);
-        if let Some(next) = task::contained(|| self.step(state, owner, now)) {
-            self.state = next;
+        if let Some(state) = self.state.take() {
+            self.state = task::contained(|| self.step(state, owner, now));
         }
     }
 
     fn step(&self, state: State, owner: &mut Owner, now: Now) -> State {
         queue::points::point("view::survey");
         match state {
-            State::Broken => State::Broken,
             State::Resting(_) => State::Looking(Look::default()),
-            State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
+            State::Looking(mut look) => match look.further(owner) {
                 false => State::Looking(look),
                 true => {
-                    let snapshot = look.into_snapshot(|id| owner.destination_view(id, now));
-                    self.shelf.0.store(Arc::new(snapshot));
+                    let snapshot = look.into_snapshot(owner, now);
+                    self.shelf.store(Arc::new(snapshot));
                     State::Resting(now.mono.plus(EVERY))
                 }
             },
@@ -115,12 +104,9 @@ struct Look {
 
 impl Look {
     /// Examines the next destinations. Answers whether that was the last of them.
-    fn further(
-        &mut self,
-        loads: impl FnOnce(usize, &mut dyn FnMut(DestinationId, DestinationLoad)) -> Option<usize>,
-    ) -> bool {
+    fn further(&mut self, owner: &Owner) -> bool {
         let Look { from, others, largest } = self;
-        let next = loads(*from, &mut |destination, load| {
+        let next = owner.loads(*from, &mut |destination, load| {
             largest.push(Reverse((load, destination)));
             if largest.len() > LARGEST_MAX
                 && let Some(Reverse((smallest, _))) = largest.pop()
@@ -132,14 +118,11 @@ impl Look {
         next.is_none()
     }
 
-    /// `view` answers none for a destination that was forgotten meanwhile.
-    fn into_snapshot(
-        self,
-        mut view: impl FnMut(DestinationId) -> Option<DestinationView>,
-    ) -> DestinationsSnapshot {
+    /// Without destinations that were forgotten meanwhile.
+    fn into_snapshot(self, owner: &mut Owner, now: Now) -> DestinationsSnapshot {
         let Look { others, largest, .. } = self;
         let largest = largest.into_sorted_vec().into_iter();
-        let largest = largest.filter_map(|Reverse((_, destination))| view(destination));
+        let largest = largest.filter_map(|Reverse((_, id))| owner.destination_view(id, now));
         DestinationsSnapshot { largest: largest.collect(), others }
     }
 }

@@ -4,10 +4,12 @@
 //! Bounds:   as many as were asked for.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::Mono;
 use crate::base::ShardId;
 use crate::base::limits::TOKEN_ASK_MS;
+use crate::handoff::frame::Hop;
 use crate::handoff::frames::Frame;
 
 #[derive(Clone, Debug, Default)]
@@ -70,16 +72,19 @@ impl Tokens {
         unused.into()
     }
 
-    /// What the lead of the limit is told: tokens that are not used, and how many are wanted.
+    /// What the lead of the limit is told: tokens that are not used, and how many are wanted. `hop`: of
+    /// the destination whose source is limited.
     pub fn frames(
         &mut self,
         queued: u32,
         (limit, from): (u64, ShardId),
+        hop: Option<&Arc<Hop>>,
         now: Mono,
     ) -> impl Iterator<Item = Frame> + use<> {
         let unused = self.unused(queued as usize, now).into_iter();
         let unused = unused.map(move |(tokens, until)| Frame::Unused { limit, tokens, until });
         let asked = self.ask(queued, now);
-        unused.chain(asked.map(move |tokens| Frame::Ask { limit, from, tokens }))
+        let hop = hop.cloned();
+        unused.chain(asked.map(move |tokens| Frame::Ask { limit, from, tokens, hop }))
     }
 }

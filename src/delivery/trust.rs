@@ -171,7 +171,7 @@ impl Trust {
             self.sts.note_used(&hop.domain);
         }
         let mut reports = self.reports.borrow_mut();
-        let verdict = facts.and_then(|facts| facts.server.as_ref()).map(|server| server.verdict);
+        let verdict = facts.and_then(TlsFacts::verdict);
         let result = match verdict {
             None if terms.decision.wants_tls() => Some(TlsResult::StarttlsNotSupported),
             // No TLS was asked for. An earlier failure is counted already.

@@ -13,12 +13,12 @@ use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::ShardId;
 use crate::base::Wall;
-use crate::delivery::capacity::Stage;
 use crate::delivery::credit::Places;
-use crate::delivery::destination::Bound;
 use crate::delivery::destination::Counters;
 use crate::delivery::destination::Counts;
 use crate::delivery::destination::OutletFacts;
+use crate::delivery::destination::Stage;
+use crate::delivery::fair::Slot;
 use crate::delivery::home::Home;
 use crate::delivery::home::LOOKUPS_MAX;
 use crate::delivery::job::Job;
@@ -30,6 +30,8 @@ use crate::delivery::owner::Owner;
 use crate::delivery::owner::Whereabouts;
 use crate::delivery::owner::goes_by;
 use crate::handoff::frame::Answer;
+use crate::handoff::frames::Binds;
+use crate::handoff::frames::Bound;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::GrantState;
 use crate::handoff::frames::JobKey;
@@ -50,24 +52,6 @@ pub struct DestinationId {
     generation: u32,
 }
 
-/// What keeps the next job of a destination from being sent at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binding {
-    Destination(Bound),
-    /// All connections of the process are in use.
-    Process {
-        connections: u32,
-    },
-    /// The tenant of the job has no token of its rate.
-    Tenant,
-}
-
-impl Default for Binding {
-    fn default() -> Binding {
-        Binding::Destination(Bound::Nothing)
-    }
-}
-
 /// A destination as its owner sees it at one time.
 #[derive(Clone, Debug, Default)]
 pub struct DestinationView {
@@ -75,7 +59,7 @@ pub struct DestinationView {
     pub key: Box<str>,
     /// As routes name it.
     pub name: Box<str>,
-    pub binding: Binding,
+    pub binding: Bound,
     /// Jobs here.
     pub queued: usize,
     /// Jobs that wait at their homes for a place here, as the homes told last.
@@ -86,6 +70,8 @@ pub struct DestinationView {
     pub connections_max: u32,
     pub window: u32,
     pub rates: Rates,
+    /// Of each source.
+    pub source_rates: Rates,
     pub counters: Counters,
     /// Transfers in a minute at the present pace.
     pub per_minute: u64,
@@ -97,6 +83,8 @@ pub struct DestinationView {
     /// The latest actions of reply rules, oldest first.
     pub evidence: Vec<Arc<Evidence>>,
     pub sources: Vec<OutletFacts>,
+    /// The source whose rate binds, with its addresses.
+    pub spent_source: Option<Box<str>>,
 }
 
 /// How much a destination has to do; the weightier is the greater.
@@ -174,37 +162,40 @@ impl Owner {
     pub fn destinations_keyed(&mut self, keys: &[Box<str>], now: Now) -> Vec<DestinationView> {
         let known = keys.iter().filter_map(|key| self.by_name.get(key).copied());
         let known: Vec<u32> = known.collect();
-        known.into_iter().map(|index| self.view_of(index, now)).collect()
+        known.into_iter().map(|index| self.view_of(index, None, now)).collect()
     }
 
     /// The destinations that go by this name, and whether an operator has paused the name.
     pub fn destinations_named(&mut self, word: &str, now: Now) -> (Vec<DestinationView>, bool) {
         let meant = self.entries.iter().filter(|(_, entry)| goes_by(&entry.hop, word));
         let meant: Vec<u32> = meant.map(|(index, _)| index as u32).collect();
-        let views = meant.into_iter().map(|index| self.view_of(index, now)).collect();
+        let views = meant.into_iter().map(|index| self.view_of(index, None, now)).collect();
         (views, self.has_paused(word))
     }
 
     /// `None`: it was forgotten meanwhile.
     pub fn destination_view(&mut self, id: DestinationId, now: Now) -> Option<DestinationView> {
         let entry = self.entries.get(id.index as usize)?;
-        (entry.generation == id.generation).then(|| self.view_of(id.index, now))
+        (entry.generation == id.generation).then(|| self.view_of(id.index, None, now))
     }
 
-    fn view_of(&mut self, index: u32, now: Now) -> DestinationView {
+    /// `job`: whose wait is explained; `None`: of the next job by the last hop.
+    fn view_of(&mut self, index: u32, job: Option<Slot>, now: Now) -> DestinationView {
         let is_full = self.capacity.waiting().is_some();
         let connections = self.gate.max();
         let entry = &mut self.entries[index as usize];
-        let pool = entry.hop.pool.clone();
+        let queued = job.and_then(|slot| entry.destination.queued_at(slot));
+        let pool = queued.map_or(&entry.hop, |delivery| &delivery.hop).pool.clone();
         let load = entry.load();
         let destination = &mut entry.destination;
-        let binding = match destination.bound(pool.as_deref(), &self.policy.sources, now.mono) {
-            Bound::Nothing if is_full && entry.request.is_some() => {
-                Binding::Process { connections }
+        let (pool, sources) = (pool.as_deref(), &self.policy.sources);
+        let binding = match destination.bound(pool, sources, now.mono) {
+            (Binds::Nothing, _) if is_full && entry.request.is_some() => {
+                (Binds::Process(connections), None)
             }
-            bound => Binding::Destination(bound),
+            bound => bound,
         };
-        let (last_error, last_host) = destination.last_error();
+        let state = destination.state(pool, sources, now.mono);
         DestinationView {
             at: now,
             key: destination.name.clone(),
@@ -217,20 +208,23 @@ impl Owner {
             connections_max: destination.policy().connections_max,
             window: destination.window(now.mono),
             rates: destination.policy().rates,
+            source_rates: destination.policy().source_rates,
             counters: destination.counters,
             per_minute: entry.pace.per_minute(now.mono),
-            last_error: last_error.cloned(),
-            last_host: last_host.into(),
+            last_error: state.last,
+            last_host: state.last_host,
             lack: destination.lack(),
             evidence: destination.evidence().cloned().collect(),
             sources: destination.outlets(now.mono).collect(),
+            spent_source: state.source,
         }
     }
 
     /// Where a job is that a home has sent. `None`: it is not here any more, or not yet.
     pub fn why(&mut self, job: JobRef, now: Now) -> Option<JobView> {
         let sending = |stage: Stage| stage == Stage::Busy(job);
-        let (index, ahead, is_held) = match *self.jobs.get(&job)? {
+        let whereabouts = *self.jobs.get(&job)?;
+        let (index, ahead, is_held) = match whereabouts {
             Whereabouts::Queued { destination, slot } => {
                 let entry = &self.entries[destination as usize].destination;
                 let tenant = entry.queued_at(slot).map(|delivery| delivery.flow.tenant);
@@ -247,9 +241,13 @@ impl Owner {
             _ => None,
         });
         let (under_way, holders) = (under_way.collect(), self.largest_holders());
-        let mut destination = self.view_of(index, now);
+        let queued = match whereabouts {
+            Whereabouts::Queued { slot, .. } => Some(slot),
+            Whereabouts::Taken => None,
+        };
+        let mut destination = self.view_of(index, queued, now);
         if is_held {
-            destination.binding = Binding::Tenant;
+            destination.binding = (Binds::TenantRate, None);
         }
         Some(JobView { ahead, under_way, holders, destination })
     }
@@ -332,7 +330,7 @@ impl Home {
                 Lookup::Queued { slot } => {
                     ResolvingFor::Lookup { ahead: self.lookups_before(*slot), places: LOOKUPS_MAX }
                 }
-                Lookup::Asked | Lookup::UnderWay => ResolvingFor::Answer,
+                Lookup::Asked | Lookup::UnderWay { .. } => ResolvingFor::Answer,
                 Lookup::Later { at, lack } => {
                     ResolvingFor::Again { at: now.wall_at(*at), lack: *lack }
                 }

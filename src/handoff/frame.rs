@@ -14,7 +14,7 @@ use crate::route::RequireTls;
 use crate::wire::classify::Cause;
 
 /// A resolved next hop: the servers of a job and the policy for them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     /// The key of the destination. Equal keys have equal servers and share limits.
     pub destination: Box<str>,

@@ -193,18 +193,48 @@ impl OurLimit {
 pub enum Binds {
     #[default]
     Nothing,
-    /// The number of connections.
-    Window,
+    /// The number of connections that the server seems to bear.
+    Window(u32),
+    /// The most connections of the destination.
+    Connections(u32),
+    /// All connections of the process are in use.
+    Process(u32),
+    /// The server has asked all sources of the pool for less mail.
+    Throttled,
+    /// A connection has just failed.
+    Hold,
     Rate,
+    /// The rates of all sources of the pool.
+    SourceRate,
     /// The rate of the tenant, over all destinations.
     TenantRate,
     BackingOff,
     /// An operator has paused the destination.
     Paused,
-    /// A rule for replies has suspended it.
+    /// A rule for replies has suspended it, or all sources of the pool.
     Suspended,
+    /// This server lacked something for the last connection.
     OurLimit(OurLimit),
 }
+
+impl Binds {
+    /// Mail goes on in a moment, as other mail ends.
+    pub const fn is_momentary(self) -> bool {
+        matches!(
+            self,
+            Binds::Nothing
+                | Binds::Window(_)
+                | Binds::Connections(_)
+                | Binds::Process(_)
+                | Binds::Throttled
+                | Binds::Hold
+        )
+    }
+}
+
+/// What keeps the next job of a destination from being sent at once, and until when. `None`: while other
+/// mail or a probe is under way, until tokens come, or until a save of the limits is durable.
+pub type Bound = (Binds, Option<Mono>);
 
 /// What a home knows of a destination, for its decisions and for operators.
 #[derive(Clone, Debug, Default)]
@@ -217,6 +247,8 @@ pub struct GrantState {
     pub last: Option<Arc<Answer>>,
     pub last_host: Box<str>,
     pub evidence: Option<Arc<Evidence>>,
+    /// The source that binds, with its addresses, for `SourceRate`.
+    pub source: Option<Box<str>>,
 }
 
 /// Why a rule for replies has acted.
@@ -229,6 +261,16 @@ pub struct Evidence {
     /// `None`: the server refused the connection.
     pub message: Option<MessageId>,
     pub until: Wall,
+}
+
+/// What a member tells of a striped destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// The number of the latest share that it has heard of; 0 for none.
+    pub number: u32,
+    pub connections: u32,
+    /// The connections that it would use.
+    pub wanted: u32,
 }
 
 #[derive(Debug)]
@@ -261,10 +303,12 @@ pub enum Frame {
     Missing {
         jobs: Vec<JobRef>,
     },
+    /// `hop`: for the rate of a source of this destination. A destination or tenant is known to its lead.
     Ask {
         limit: u64,
         from: ShardId,
         tokens: u32,
+        hop: Option<Arc<Hop>>,
     },
     /// Tokens, and until when they are valid. None: until when there are none.
     Allow {
@@ -284,15 +328,12 @@ pub enum Frame {
         number: u32,
         connections: u32,
     },
-    /// The latest share that a member has heard of, the connections that it has, and those that it would
-    /// use. `None`: of a member that has forgotten the destination.
+    /// `None`: of a member that has forgotten the destination.
     Used {
         target: u64,
         from: ShardId,
         hop: Option<Arc<Hop>>,
-        number: u32,
-        connections: u32,
-        wanted: u32,
+        used: Used,
     },
     /// From a shard to itself: stop reading frames.
     End,

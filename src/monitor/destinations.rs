@@ -47,7 +47,7 @@ pub struct Loads {
 
 /// The last snapshots of all shards, added up.
 pub fn loads(shelves: &[Arc<DestinationsShelf>]) -> Loads {
-    add_up(shelves.iter().map(|shelf| shelf.last()))
+    add_up(shelves.iter().map(|shelf| shelf.load_full()))
 }
 
 fn add_up(snapshots: impl Iterator<Item = Arc<DestinationsSnapshot>>) -> Loads {

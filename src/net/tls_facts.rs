@@ -21,6 +21,13 @@ pub struct TlsFacts {
     pub server: Option<Box<ServerCertificate>>,
 }
 
+impl TlsFacts {
+    /// What the server has proved, if we are the client.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.server.as_ref().map(|server| server.verdict)
+    }
+}
+
 /// The certificate of a server, for the log and for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerCertificate {

@@ -88,6 +88,9 @@ pub struct DestinationRow {
     pub connections: Connections,
     pub window: u64,
     pub rates: RateLimits,
+    /// Of each source address.
+    #[serde(default)]
+    pub source_rates: RateLimits,
     pub delivered: u64,
     pub refused: u64,
     pub deferred: u64,
@@ -101,6 +104,9 @@ pub struct DestinationRow {
     /// What this server lacked for the last connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
+    /// The source address whose rate limit keeps mail waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_source: Option<String>,
     /// What rules for replies have done of late, oldest first. Not in a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<EvidenceRow>,
@@ -217,6 +223,10 @@ pub enum Binding {
     Rate {
         until_ms: u64,
     },
+    /// The rates of all source addresses are used up.
+    SourceRate {
+        until_ms: u64,
+    },
     /// The rate of the tenant, over all destinations, is used up.
     TenantRate {
         until_ms: u64,
@@ -253,6 +263,7 @@ impl Binding {
             | Binding::Suspended { until_ms }
             | Binding::Throttled { until_ms }
             | Binding::Rate { until_ms }
+            | Binding::SourceRate { until_ms }
             | Binding::TenantRate { until_ms }
             | Binding::Hold { until_ms }
             | Binding::OwnLimit { until_ms } => Some(until_ms),
@@ -267,7 +278,7 @@ impl Binding {
             Binding::Suspended { .. } => DestinationState::Suspended,
             Binding::Probing => DestinationState::Probing,
             Binding::Throttled { .. } => DestinationState::Throttled,
-            Binding::Rate { .. } => DestinationState::RateLimited,
+            Binding::Rate { .. } | Binding::SourceRate { .. } => DestinationState::RateLimited,
             _ => DestinationState::Open,
         }
     }

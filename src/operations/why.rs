@@ -107,6 +107,9 @@ pub struct Granted {
     pub last_host: Option<String>,
     /// The latest action of a rule for replies.
     pub evidence: Option<EvidenceRow>,
+    /// The source address whose rate limit binds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent_source: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

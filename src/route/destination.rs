@@ -44,6 +44,8 @@ pub struct DestinationPolicy {
     pub messages_per_connection: u32,
     pub recipients_per_message: u32,
     pub rates: Rates,
+    /// Of each source address.
+    pub source_rates: Rates,
     pub idle_reuse: Duration,
     pub failures_to_back_off: u32,
     pub back_off_first: Duration,
@@ -66,6 +68,12 @@ impl From<&DestinationDefaults> for DestinationPolicy {
                 per_minute: rate(config.messages_per_minute),
                 per_hour: rate(config.messages_per_hour),
                 per_day: rate(config.messages_per_day),
+            },
+            source_rates: Rates {
+                per_second: rate(config.source_messages_per_second),
+                per_minute: rate(config.source_messages_per_minute),
+                per_hour: rate(config.source_messages_per_hour),
+                per_day: rate(config.source_messages_per_day),
             },
             idle_reuse: config.idle_reuse,
             failures_to_back_off: config.failures_to_back_off,

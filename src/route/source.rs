@@ -90,6 +90,18 @@ impl SourceTable {
         self.pools.get(pool.0 as usize).map_or("", |pool| &pool.name)
     }
 
+    /// A source with its addresses, for operators. `None`: the system chooses the address.
+    pub fn shown(&self, name: Option<&str>) -> String {
+        let Some(name) = name else { return "that the system chooses".to_owned() };
+        let Some(source) = self.sources.iter().find(|source| *source.name == *name) else {
+            return name.to_owned();
+        };
+        let addresses = [source.ipv4.map(IpAddr::V4), source.ipv6.map(IpAddr::V6)];
+        let addresses = addresses.into_iter().flatten().map(|address| address.to_string());
+        let addresses = addresses.collect::<Vec<_>>().join(", ");
+        if addresses.is_empty() { name.to_owned() } else { format!("{name} ({addresses})") }
+    }
+
     /// The sources of a pool with their weights.
     pub fn members(&self, pool: PoolId) -> impl Iterator<Item = (&Source, u64)> {
         let members = self.pools.get(pool.0 as usize).map_or(&[][..], |pool| &pool.members);

@@ -1,6 +1,7 @@
 //! Rates of destinations and tenants: over kills, over shards, and as operators see them.
 
 use std::fs;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::thread;
@@ -159,4 +160,89 @@ fn a_rate_of_a_tenant_holds_over_destinations_shards_and_kills() {
     server = Server::start(folder.path(), &setup);
     await_why(&server, &ids, "rate limit of the tenant");
     assert_eq!(taken_of('r'), LIMIT, "what was sent before the kill counts");
+}
+
+/// How many messages have come from 127.0.0.`last`.
+fn taken_from(receiver: &Receiver, last: u8) -> usize {
+    let from = IpAddr::from([127, 0, 0, last]);
+    receiver.taken().iter().filter(|taken| taken.peer == from).count()
+}
+
+/// What `ringpost destination show` says.
+fn shown(server: &Server, receiver: &Receiver) -> String {
+    let mut command = Command::new(BINARY);
+    command.args(["destination", "show", &receiver.address.to_string()]);
+    let shown = command.arg("--config").arg(server.folder.join("ringpost.toml")).output();
+    String::from_utf8_lossy(&shown.expect("the binary can be run").stdout).into_owned()
+}
+
+#[test]
+fn a_rate_of_a_source_holds_over_kills_and_another_source_goes_on() {
+    a_rate_of_each_source("1");
+}
+
+/// Each shard sends from both sources.
+#[test]
+fn a_rate_of_a_source_holds_over_shards_that_share_a_destination() {
+    a_rate_of_each_source("'all'");
+}
+
+/// The mail goes from the first source until that has used up its rate.
+fn a_rate_of_each_source(stripes: &str) {
+    const LIMIT: usize = 16;
+    const CONNECTIONS: usize = 2;
+    /// What a kill wastes: what a save covers ahead, and messages that are being sent.
+    const WASTE: usize = LIMIT / 8 + CONNECTIONS;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let receiver = Receiver::start(&[], |_| None);
+    let source =
+        |name: &str, last: u8| format!("[[source]]\nname = '{name}'\nipv4 = '127.0.0.{last}'\n");
+    let config = format!(
+        "pool = 'both'\n[destination_defaults]\ntls = 'none'\nstripes = {stripes}\n\
+         connections_max = {CONNECTIONS}\nwindow_start = {CONNECTIONS}\n\
+         source_messages_per_hour = {LIMIT}\n[[pool]]\nname = 'both'\n\
+         sources = ['first:1000000', 'second:1']\n{}{}",
+        source("first", 2),
+        source("second", 3)
+    );
+    let setup = setup("0-1", &config, &receiver);
+    let mut server = Server::start(folder.path(), &setup);
+    let ids = submit_many(&server, 3 * LIMIT, |number| format!("r{number}@b.test"));
+    let is_one_owner = stripes == "1";
+    let first_is_done = || !is_one_owner || taken_from(&receiver, 2) == LIMIT;
+    let end = Instant::now() + PATIENCE;
+    while taken_from(&receiver, 3) < 2 || !first_is_done() {
+        assert!(Instant::now() < end, "{:?}\n{}", receiver.taken().len(), server.log_brief());
+        thread::sleep(Duration::from_millis(5));
+    }
+    server.kill();
+    server = Server::start(folder.path(), &setup);
+    if is_one_owner {
+        await_taken(&receiver, 2 * LIMIT - WASTE);
+    }
+    await_why(&server, &ids, "of source address ");
+    let words = [
+        "rate limit of each source address: 16 per hour",
+        "waits for the rate limit of source address: ",
+        "source first: ",
+        "source second: ",
+    ];
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let shown = shown(&server, &receiver);
+        let waiting = shown.matches(", rate limited until ").count();
+        if words.iter().all(|words| shown.contains(words)) && (waiting == 2 || !is_one_owner) {
+            break;
+        }
+        assert!(Instant::now() < end, "{shown}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // One more restart starts no new hour.
+    server.kill();
+    server = Server::start(folder.path(), &setup);
+    await_why(&server, &ids, "of source address ");
+    let taken = [taken_from(&receiver, 2), taken_from(&receiver, 3)];
+    assert!(taken.iter().all(|taken| (1..=LIMIT).contains(taken)), "{taken:?} in this hour");
+    assert_eq!(taken.iter().sum::<usize>(), receiver.taken().len());
+    drop(server);
 }

@@ -4,6 +4,7 @@
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -20,6 +21,8 @@ pub struct Taken {
     pub mail: String,
     pub rcpts: Vec<String>,
     pub text: Vec<u8>,
+    /// The address that it came from.
+    pub peer: IpAddr,
 }
 
 impl Taken {
@@ -36,7 +39,7 @@ struct Book {
 
 /// The reply to a command; `None` for the usual one. A whole body is the command `END` with the RCPT
 /// lines: it is recorded before its reply.
-pub type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
+pub type Script = dyn Fn(IpAddr, &str) -> Option<String> + Send + Sync;
 
 #[derive(Clone)]
 pub struct Receiver {
@@ -49,6 +52,14 @@ impl Receiver {
     pub fn start(
         offers: &'static [&'static str],
         script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Receiver {
+        Receiver::start_by_peer(offers, move |_, line| script(line))
+    }
+
+    /// The script also knows the address that the connection comes from.
+    pub fn start_by_peer(
+        offers: &'static [&'static str],
+        script: impl Fn(IpAddr, &str) -> Option<String> + Send + Sync + 'static,
     ) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("the socket is bound");
@@ -105,6 +116,8 @@ fn serve(
     book: &Mutex<Book>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?.ip();
+    let script = |line: &str| script(peer, line);
     let mut lines = BufReader::new(stream.try_clone()?);
     stream.write_all(b"220 receiver.test ready\r\n")?;
     let (mut mail, mut rcpts, mut lmtp) = (String::new(), Vec::new(), false);
@@ -136,7 +149,8 @@ fn serve(
                 let text = read_text(&mut lines)?;
                 let count = if lmtp { rcpts.len() } else { 1 };
                 let end = format!("END {}", rcpts.join(" "));
-                let taken = Taken { mail: mail.clone(), rcpts: std::mem::take(&mut rcpts), text };
+                let (mail, rcpts) = (mail.clone(), std::mem::take(&mut rcpts));
+                let taken = Taken { mail, rcpts, text, peer };
                 let mut noted = book.lock().expect("no thread panics with the lock");
                 noted.commands.push(end.clone());
                 noted.taken.push(taken);

@@ -48,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("caps", &["boot"]),
     ("clap", &["cli"]),
     ("core_affinity", &["boot"]),
-    ("crc32c", &["queue", "control", "delivery"]),
+    ("crc32c", &["queue", "control"]),
     ("crc32fast", &["queue"]),
     ("crossbeam", &["handoff", "queue", "observe"]),
     ("futures_io", &["rt"]),

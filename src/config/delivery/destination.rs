@@ -89,7 +89,17 @@ fn check_treatment(
         ("messages_per_hour", treatment.messages_per_hour),
         ("messages_per_day", treatment.messages_per_day),
     ];
+    let source_rates = [
+        ("source_messages_per_second", treatment.source_messages_per_second),
+        ("source_messages_per_minute", treatment.source_messages_per_minute),
+        ("source_messages_per_hour", treatment.source_messages_per_hour),
+        ("source_messages_per_day", treatment.source_messages_per_day),
+    ];
     warn_of_rates(own, &rates, &is_told, reading);
+    warn_of_rates(own, &source_rates, &is_told, reading);
+    for (of_source, of_all) in source_rates.into_iter().zip(rates) {
+        warn_of_rates(own, &[of_source, of_all], &is_told, reading);
+    }
     if treatment.connections_max > config.delivery.connections_max
         && is_told(reading, "connections_max", "connections_max")
     {

@@ -353,6 +353,17 @@ treatment! {
     messages_per_hour: u32 = "0", 0 => 1_000_000_000;
     /// Messages per day. 0 means no limit.
     messages_per_day: u32 = "0", 0 => 4_000_000_000;
+    /// Messages per second from each source address. 0 means no limit. While a source has used up its
+    /// rate, the other sources of the pool go on. Without a pool, the address that the system chooses
+    /// counts as one source.
+    source_messages_per_second: u32 = "0", 0 => 10_000_000;
+    /// Messages per minute from each source address. 0 means no limit. Rates per minute, hour and day
+    /// hold over restarts.
+    source_messages_per_minute: u32 = "0", 0 => 100_000_000;
+    /// Messages per hour from each source address. 0 means no limit.
+    source_messages_per_hour: u32 = "0", 0 => 1_000_000_000;
+    /// Messages per day from each source address. 0 means no limit.
+    source_messages_per_day: u32 = "0", 0 => 4_000_000_000;
     /// How long an idle connection is kept open for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE_MS;
     /// Failed connections in a row after which the destination is in backoff: no connection is opened.
@@ -364,13 +375,12 @@ treatment! {
     /// Jobs of the destination held in memory, and up to a quarter more for tenants that have few of
     /// them. Further jobs wait on disk.
     jobs_max: usize = "10000", 1 => 10_000_000;
-    /// The number of cores that share the destination, each with a fixed part of all limits. Use more
-    /// than one for a destination that one core cannot serve, such as a smarthost: each core then sends
-    /// its own mail over its own connections. "all": every core. "auto": every core if each can have
-    /// two connections and no message rate is limited, else one. A part is at least 1: a limit of 3 is
-    /// shared by at most 3 cores. Mail accepted on one core uses only the part of that core, so leave
-    /// this at 1 if a rate is low. While a change takes effect (up to 76 minutes with an hourly limit,
-    /// up to 16 minutes without), the destination gets less than its limits, never more.
+    /// The number of cores that share the destination. Use more than one for a destination that one
+    /// core cannot serve, such as a smarthost: each core then sends its own mail over its own
+    /// connections. "all": every core. "auto": every core if each can have two connections and no
+    /// message rate is limited, else one. Connections and message rates are divided among the cores that
+    /// have mail, so that all cores together keep to the limits. At most `connections_max` cores share
+    /// a destination.
     stripes: Stripes = "1";
     /// TLS: "none", "may" (if the server offers it), "must" (any certificate) or "verify" (a certificate
     /// for the host name).

@@ -385,7 +385,8 @@ fn what_works_but_is_not_wanted_is_warned_of() {
             "[delivery]\nretry_schedule = ['1h', '5m']\ndelay_warning = '6d'\n\
              connections_max = 100\n[destination_defaults]\nmessages_per_second = 100\n\
              messages_per_minute = 60\n[[destination]]\nname = 'nobody'\n[[destination]]\nname = 'big'\n\
-             mx_host = '.big.test'\nconnections_max = 500\n",
+             mx_host = '.big.test'\nconnections_max = 500\n[[destination]]\nname = 'from'\n\
+             mx_host = '.from.test'\nsource_messages_per_minute = 90\nsource_messages_per_day = 80\n",
             &[
                 "2: delivery.retry_schedule: a delay is shorter than the one before it - use increasing delays",
                 "3: delivery.delay_warning: has no effect: the mail bounces earlier - lower it, or set 0 to disable it",
@@ -393,6 +394,8 @@ fn what_works_but_is_not_wanted_is_warned_of() {
                  it, or raise messages_per_minute",
                 "9: destination[1].name: has no effect: it matches no destination - set recipient_domain or mx_host",
                 "13: destination[2].connections_max: exceeds delivery.connections_max, the limit of all destinations together - lower it, or raise delivery.connections_max",
+                "17: destination[3].source_messages_per_minute: has no effect: source_messages_per_day is 80 - lower it, or raise source_messages_per_day",
+                "17: destination[3].source_messages_per_minute: has no effect: messages_per_minute is 60 - lower it, or raise messages_per_minute",
             ],
         ),
         (

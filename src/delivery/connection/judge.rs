@@ -17,7 +17,6 @@ use crate::delivery::link::Station;
 use crate::delivery::link::kind_of;
 use crate::delivery::link::own_limit;
 use crate::delivery::link::own_words;
-use crate::delivery::link::verdict_of;
 use crate::delivery::verdict::classify;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -27,12 +26,11 @@ use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Evidence;
 use crate::handoff::frames::Returned;
 use crate::handoff::frames::What;
+use crate::net::TlsFacts;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
 use crate::wire::classify::Classified;
 use crate::wire::classify::Classifier;
-use crate::wire::classify::Measure;
-use crate::wire::classify::Scope;
 use crate::wire::smtp::client_mail::Outcome;
 use crate::wire::smtp::client_step::Stage as SmtpStage;
 use crate::wire::smtp::reply::Reply;
@@ -68,32 +66,17 @@ impl Said<'_> {
             message: of.map(|delivery| delivery.mail.id),
             until: now.plus(action.time),
         });
-        let time = action.time;
-        let scope = match action.scope {
-            Scope::Source => Blame::Source,
-            Scope::Destination => Blame::Destination,
-        };
-        Some(match action.measure {
-            Measure::Slow { percent } => {
-                RuleAction::Slow { percent: percent.into(), evidence, time, scope }
-            }
-            Measure::Suspend => RuleAction::Suspend { evidence, time, scope },
-        })
+        Some(RuleAction { action, evidence })
     }
 }
 
 /// What is told of a mail that was sent: to its home, and to the owner.
-pub(super) struct Report {
-    pub(super) what: What,
-    pub(super) end: Ended,
-}
-
 pub(super) fn judge(
     station: &Station,
     link: &Link,
     delivery: &Delivery,
     sending: Sending,
-) -> Report {
+) -> (What, Ended) {
     let Sending { sent, began, transfer_us } = sending;
     let fault = link.transfer.fault().map(ToString::to_string);
     let unsaid = |outcome: &Outcome| matches!(outcome, Outcome::Lost { after_body: false });
@@ -101,7 +84,7 @@ pub(super) fn judge(
     if let Some(limit) = lack.filter(|_| sent.outcomes.iter().all(unsaid)) {
         let what = What::Returned(Returned::OurLimit(limit));
         let link = LinkEnd::OurLimit(limit);
-        return Report { what, end: Ended { job: Some(JobEnd::Lost), ..only(link) } };
+        return (what, Ended { job: Some(JobEnd::Lost), ..only(link) });
     }
     let policy = station.policy();
     let mut ends = Vec::with_capacity(sent.outcomes.len());
@@ -141,7 +124,7 @@ pub(super) fn judge(
         address: link.address,
         tls: facts.map(|facts| facts.version),
         cipher: facts.map(|facts| facts.cipher),
-        verdict: verdict_of(facts),
+        verdict: facts.and_then(TlsFacts::verdict),
         tls_policy: link.tls_policy,
         without_dsn: sent.relayed_without_dsn,
         wait_us: until_sent_us.saturating_sub(connect_us),
@@ -156,7 +139,7 @@ pub(super) fn judge(
     };
     let link = how_left(link, job, asks_for_less.is_some());
     let end = Ended { job: Some(job), asks_for_less, action, link };
-    Report { what: What::Tried { ends, attempt }, end }
+    (What::Tried { ends, attempt }, end)
 }
 
 /// What became of the connection by its mail.
@@ -186,9 +169,7 @@ pub(super) const fn only(link: LinkEnd) -> Ended {
 pub(super) fn link_end(kind: FailureKind, answer: Answer, host: &str) -> LinkEnd {
     let blame = match kind {
         FailureKind::Ours(limit) => return LinkEnd::OurLimit(limit),
-        FailureKind::Tls => {
-            return LinkEnd::Unmet { answer: Arc::new(answer), host: host.into() };
-        }
+        FailureKind::Tls => Blame::Demands,
         FailureKind::Refused | FailureKind::WayOut => Blame::Source,
         _ => Blame::Destination,
     };

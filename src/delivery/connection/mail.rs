@@ -17,7 +17,6 @@ use crate::net::transfer::BodyUnreadable;
 use crate::net::transfer::Sent;
 use crate::observe::Stage;
 use crate::queue::MessageReader;
-use crate::queue::Partition;
 use crate::queue::SharedMessageReader;
 use crate::queue::record::envelope::Envelope;
 use crate::queue::record::recipients::Recipient;
@@ -79,7 +78,8 @@ pub(super) async fn send(station: &Station, link: &mut Link, delivery: &Delivery
             link.transfer.send(&to_send, &mut std::slice::from_ref(message).iter()).await
         }
         MailBody::Stored(partition) => {
-            let mut body = StoredBody::new(station.reader.clone(), partition, &envelope, delivery);
+            let pieces = MessageReader::new(Arc::clone(partition), mail.id, &envelope);
+            let mut body = StoredBody { reader: station.reader.clone(), pieces: Some(pieces) };
             link.transfer.send(&to_send, &mut body).await
         }
     };
@@ -93,18 +93,6 @@ pub(super) async fn send(station: &Station, link: &mut Link, delivery: &Delivery
 struct StoredBody {
     reader: Reader,
     pieces: Option<SharedMessageReader>,
-}
-
-impl StoredBody {
-    fn new(
-        reader: Reader,
-        partition: &Arc<Partition>,
-        envelope: &Envelope<'_>,
-        delivery: &Delivery,
-    ) -> StoredBody {
-        let pieces = MessageReader::new(Arc::clone(partition), delivery.mail.id, envelope);
-        StoredBody { reader, pieces: Some(pieces) }
-    }
 }
 
 impl BodySource for StoredBody {

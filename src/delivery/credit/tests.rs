@@ -9,6 +9,22 @@ use crate::delivery::home::tests::route;
 use crate::handoff::frames::Binds;
 use crate::handoff::frames::Incarnation;
 
+impl Target {
+    pub fn pause_for_ever(&mut self) {
+        self.paused_until = Mono::NEVER;
+    }
+
+    /// The counts agree.
+    pub fn check(&self) {
+        let sum = |of: fn(&Share) -> u32| self.shares.values().map(of).sum::<u32>();
+        assert_eq!(sum(|share| share.waiting), self.waiting, "jobs that wait");
+        assert_eq!(sum(|share| share.out), self.out, "jobs that are out");
+        let bytes: usize = self.shares.values().map(|share| share.bytes).sum();
+        assert_eq!(bytes, self.bytes, "bytes of a destination");
+        assert!(self.queue.len() <= self.waiting as usize, "queued but not waiting");
+    }
+}
+
 fn job(number: u64) -> JobRef {
     JobRef { key: (MessageId::from_u64(number), 0), incarnation: Incarnation(number as u32) }
 }

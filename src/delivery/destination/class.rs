@@ -51,6 +51,8 @@ impl ClassKey {
 pub(super) struct LinkClass {
     pub(super) key: ClassKey,
     pub(super) hop: Arc<Hop>,
+    /// The sources of its pool, with their weights.
+    pub(super) outlets: Vec<(u32, u64)>,
     pub(super) counts: Counts,
     /// Whether hosts meet what its mail demands of TLS.
     pub(super) standing: Standing,
@@ -63,10 +65,11 @@ pub(super) struct LinkClass {
 }
 
 impl LinkClass {
-    pub(super) fn new(key: ClassKey, hop: Arc<Hop>) -> LinkClass {
+    pub(super) fn new(key: ClassKey, hop: Arc<Hop>, outlets: Vec<(u32, u64)>) -> LinkClass {
         LinkClass {
             key,
             hop,
+            outlets,
             counts: Counts::default(),
             standing: Standing::default(),
             hold_until: Mono::ZERO,

@@ -1,15 +1,17 @@
 //! A connection as its destination knows it: what it does, what it is for, and what it has found out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::base::Mono;
 use crate::delivery::fair::ConnectionClass;
 use crate::delivery::health::Role;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Evidence;
+use crate::handoff::frames::JobRef;
 use crate::handoff::frames::OurLimit;
+use crate::wire::classify::Action;
 
 /// How a transfer ended. `Lost`: the connection broke before the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Blame {
     Destination,
     /// The host does not talk to this source, or the proxy or address of the source fails.
     Source,
+    /// No host meets what this kind of mail demands of TLS. Says nothing of other mail to them.
+    Demands,
 }
 
 #[derive(Clone, Debug)]
@@ -46,27 +50,15 @@ pub enum LinkEnd {
     Closed,
     /// Never opened, or broken.
     Failed(Failure),
-    /// No host meets what this kind of mail demands of TLS. Says nothing of other mail to them.
-    Unmet { answer: Arc<Answer>, host: Box<str> },
     /// Never opened or broken for what this server lacks.
     OurLimit(OurLimit),
 }
 
-/// What a rule for replies wants to be done.
+/// What a rule for replies wants to be done, and why.
 #[derive(Clone, Debug)]
-pub enum RuleAction {
-    /// A part of the window, in percent, for a time.
-    Slow {
-        percent: u32,
-        evidence: Arc<Evidence>,
-        time: Duration,
-        scope: Blame,
-    },
-    Suspend {
-        evidence: Arc<Evidence>,
-        time: Duration,
-        scope: Blame,
-    },
+pub struct RuleAction {
+    pub action: Action,
+    pub evidence: Arc<Evidence>,
 }
 
 /// All that a connection tells when its job or itself has ended.
@@ -136,9 +128,7 @@ pub struct Counters {
 /// A connection to be opened.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    pub class: ConnectionClass,
-    pub outlet: u32,
-    pub roles: Roles,
+    pub link: Link,
     pub hop: Arc<Hop>,
     pub source: Option<Box<str>>,
 }
@@ -163,22 +153,22 @@ pub struct SentBack {
 
 /// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Stage {
     Opening,
     Asking,
-    Busy,
-    Idle,
+    Busy(JobRef),
+    Idle { since: Mono, until: Mono },
     Closing,
 }
 
-impl Place {
+impl Stage {
     pub(super) fn of(self, counts: &mut Counts) -> &mut u32 {
         match self {
-            Place::Opening => &mut counts.opening,
-            Place::Asking => &mut counts.asking,
-            Place::Busy => &mut counts.busy,
-            Place::Idle => &mut counts.idle,
-            Place::Closing => &mut counts.closing,
+            Stage::Opening => &mut counts.opening,
+            Stage::Asking => &mut counts.asking,
+            Stage::Busy(_) => &mut counts.busy,
+            Stage::Idle { .. } => &mut counts.idle,
+            Stage::Closing => &mut counts.closing,
         }
     }
 }

@@ -5,6 +5,10 @@
 
 use super::*;
 
+use crate::wire::classify::Action;
+use crate::wire::classify::Measure;
+use crate::wire::classify::Scope;
+
 /// Actions of reply rules that are remembered.
 const EVIDENCE_MAX: usize = 4;
 
@@ -107,32 +111,23 @@ impl Destination {
     }
 
     /// Whether a suspension begins.
-    fn act(&mut self, link: &Link, action: &RuleAction, now: Mono) -> bool {
+    fn act(&mut self, link: &Link, rule: &RuleAction, now: Mono) -> bool {
+        let Action { measure, time, scope } = rule.action;
         let outlet = &mut self.outlets[link.outlet as usize];
-        let (evidence, suspends) = match action {
-            RuleAction::Slow { percent, evidence, time, scope } => {
-                let slowed = Some((now.plus(*time), *percent));
-                match scope {
-                    Blame::Destination => self.slowed = slowed,
-                    Blame::Source => outlet.slowed = slowed,
-                }
-                (evidence, false)
-            }
-            RuleAction::Suspend { evidence, time, scope } => {
-                let until = now.plus(*time);
-                let suspended = match scope {
-                    Blame::Destination => &mut self.suspended_until,
-                    Blame::Source => &mut outlet.suspended_until,
-                };
-                *suspended = until.max(*suspended);
-                (evidence, true)
-            }
+        let (slowed, suspended_until) = match scope {
+            Scope::Destination => (&mut self.slowed, &mut self.suspended_until),
+            Scope::Source => (&mut outlet.slowed, &mut outlet.suspended_until),
         };
+        let until = now.plus(time);
+        match measure {
+            Measure::Slow { percent } => *slowed = Some((until, percent.into())),
+            Measure::Suspend => *suspended_until = until.max(*suspended_until),
+        }
         if self.evidence.len() == EVIDENCE_MAX {
             self.evidence.pop_front();
         }
-        self.evidence.push_back(Arc::clone(evidence));
-        suspends
+        self.evidence.push_back(Arc::clone(&rule.evidence));
+        measure == Measure::Suspend
     }
 
     /// Whether a backoff begins.
@@ -143,7 +138,6 @@ impl Destination {
                 self.probe_gone(link, now);
                 false
             }
-            LinkEnd::Unmet { answer, host } => self.note_unmet(link, (answer, host), now, random),
             LinkEnd::OurLimit(limit) => {
                 let before_ms =
                     self.lack.filter(|(lack, _)| lack == limit).map_or(0, |lack| lack.1);
@@ -154,10 +148,7 @@ impl Destination {
                 self.probe_gone(link, until);
                 false
             }
-            LinkEnd::Failed(failure) => {
-                self.connects_failed += usize::from(link.is_opening);
-                self.fail(link, failure, now, random)
-            }
+            LinkEnd::Failed(failure) => self.fail(link, failure, now, random),
         }
     }
 
@@ -169,50 +160,43 @@ impl Destination {
         self.classes[class].standing.on_probe_gone(link.roles.class, next);
     }
 
-    /// The hosts do not meet what the mail of this class demands. Only such mail waits.
-    fn note_unmet(
-        &mut self,
-        link: &Link,
-        (answer, host): (&Arc<Answer>, &str),
-        now: Mono,
-        random: &mut Random,
-    ) -> bool {
-        self.note(answer, host);
-        self.counters.failures += 1;
-        let terms = self.back_off();
-        let class = &mut self.classes[link.class.0 as usize];
-        class.unmet = Some((Arc::clone(answer), host.into()));
-        class.hold_until = hold(&class.standing, now);
-        let begins = class.standing.fail(link.roles.class, &terms, now, random);
-        // As a probe of the others it has found out nothing.
-        let plain = Roles { class: Role::Plain, ..link.roles };
-        self.probe_gone(&Link { roles: plain, ..*link }, now);
-        begins
-    }
-
+    /// Whether a backoff begins: of the destination, of its source, or of the class. As a probe of the
+    /// others the connection has found out nothing.
     fn fail(&mut self, link: &Link, failure: &Failure, now: Mono, random: &mut Random) -> bool {
         self.note(&failure.answer, &failure.host);
         self.counters.failures += 1;
-        self.lack = None;
         let terms = self.back_off();
-        let Roles { destination: role, outlet: outlet_role, class: class_role } = link.roles;
-        self.classes[link.class.0 as usize].standing.on_probe_gone(class_role, now);
+        let (own, roles) = (&mut self.standing, link.roles);
         let outlet = &mut self.outlets[link.outlet as usize];
+        let class = &mut self.classes[link.class.0 as usize];
+        if failure.blame != Blame::Demands {
+            self.connects_failed += usize::from(link.is_opening);
+            self.lack = None;
+            class.standing.on_probe_gone(roles.class, now);
+        }
+        if failure.blame != Blame::Source {
+            outlet.standing.on_probe_gone(roles.outlet, now);
+        }
+        if failure.blame != Blame::Destination {
+            own.on_probe_gone(roles.destination, now);
+        }
         match failure.blame {
+            Blame::Demands => {
+                class.unmet = Some((Arc::clone(&failure.answer), failure.host.clone()));
+                class.hold_until = hold(&class.standing, now);
+                class.standing.fail(roles.class, &terms, now, random)
+            }
             Blame::Source => {
                 outlet.quiet_until = outlet.quiet_until.max(hold(&outlet.standing, now));
                 outlet.window.shrink_to(outlet.window.size / 2);
-                // The destination was reached, or nothing was found out about it.
-                self.standing.on_probe_gone(role, now);
-                outlet.standing.fail(outlet_role, &terms, now, random)
+                outlet.standing.fail(roles.outlet, &terms, now, random)
             }
             Blame::Destination => {
-                outlet.standing.on_probe_gone(outlet_role, now);
-                if self.standing.is_working() {
+                if own.is_working() {
                     self.window.shrink_to(self.window.size / 2);
-                    self.hold_until = self.hold_until.max(hold(&self.standing, now));
+                    self.hold_until = self.hold_until.max(hold(own, now));
                 }
-                self.standing.fail(role, &terms, now, random)
+                own.fail(roles.destination, &terms, now, random)
             }
         }
     }

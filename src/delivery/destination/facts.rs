@@ -2,43 +2,7 @@
 
 use super::*;
 
-/// What keeps the next job from being sent at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    Nothing,
-    Paused,
-    /// A rule for replies has suspended the destination, or all sources of the pool.
-    Suspended {
-        until: Mono,
-    },
-    BackingOff {
-        until: Mono,
-    },
-    Probing,
-    /// `None`: until tokens come from the lead, or a save of the limits is durable.
-    Rate {
-        until: Option<Mono>,
-    },
-    /// The server has asked all sources of the pool for less mail.
-    Throttled {
-        until: Mono,
-    },
-    /// This server lacked something for the last connection.
-    OurLimit {
-        limit: OurLimit,
-        until: Mono,
-    },
-    /// A connection has just failed.
-    Hold {
-        until: Mono,
-    },
-    Window {
-        window: u32,
-    },
-    Connections {
-        connections: u32,
-    },
-}
+use crate::delivery::destination::outlet::of_health;
 
 /// One source, as the destination treats it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,21 +15,21 @@ pub struct OutletFacts {
 }
 
 impl Outlet {
-    fn bound(&self, now: Mono) -> Bound {
+    fn bound(&mut self, now: Mono) -> Bound {
         if now < self.suspended_until {
-            return Bound::Suspended { until: self.suspended_until };
+            return (Binds::Suspended, Some(self.suspended_until));
         }
-        match self.standing.health {
-            Health::BackingOff { until, .. } => return Bound::BackingOff { until },
-            Health::Probing { .. } => return Bound::Probing,
-            Health::Working => {}
+        if let Some(bound) = of_health(&self.standing) {
+            return bound;
         }
-        let until = self.quiet_until;
-        match (now < until, self.throttle_ms > 0) {
-            (true, true) => Bound::Throttled { until },
-            (true, false) => Bound::Hold { until },
-            (false, _) if self.live >= self.limit(now) => Bound::Window { window: self.limit(now) },
-            (false, _) => Bound::Nothing,
+        if self.rate.is_spent(now) {
+            return (Binds::Rate, self.rate.frees_at(now));
+        }
+        match (now < self.quiet_until, self.throttle_ms > 0) {
+            (true, true) => (Binds::Throttled, Some(self.quiet_until)),
+            (true, false) => (Binds::Hold, Some(self.quiet_until)),
+            (false, _) if self.live >= self.limit(now) => (Binds::Window(self.limit(now)), None),
+            (false, _) => (Binds::Nothing, None),
         }
     }
 }
@@ -73,66 +37,59 @@ impl Outlet {
 impl Destination {
     /// What keeps the next job of a pool from being sent, and until when.
     pub fn state(&mut self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> GrantState {
-        let (binds, until) = match self.bound(pool, sources, now) {
-            Bound::Nothing => (Binds::Nothing, None),
-            Bound::Paused => (Binds::Paused, None),
-            Bound::Suspended { until } => (Binds::Suspended, Some(until)),
-            Bound::BackingOff { until } => (Binds::BackingOff, Some(until)),
-            Bound::Probing => (Binds::BackingOff, None),
-            Bound::Rate { until } => (Binds::Rate, until),
-            Bound::OurLimit { limit, until } => (Binds::OurLimit(limit), Some(until)),
-            Bound::Throttled { .. }
-            | Bound::Hold { .. }
-            | Bound::Window { .. }
-            | Bound::Connections { .. } => (Binds::Window, None),
+        let (binds, until) = self.bound(pool, sources, now);
+        let source = match binds {
+            Binds::SourceRate => self.spent_source(pool, sources, now),
+            _ => None,
         };
         GrantState {
             binds,
-            until,
+            until: until.filter(|_| !binds.is_momentary()),
             failing_since: self.standing.failing_since,
             last: self.last.clone(),
             last_host: self.last_host.clone(),
             evidence: self.evidence.back().cloned(),
+            source: source.map(|(outlet, _)| {
+                let name = self.outlets[outlet as usize].source.as_deref();
+                sources.shown(name).into()
+            }),
         }
     }
 
     pub fn bound(&mut self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> Bound {
         if self.is_paused {
-            return Bound::Paused;
+            return (Binds::Paused, None);
         }
         if now < self.suspended_until {
-            return Bound::Suspended { until: self.suspended_until };
+            return (Binds::Suspended, Some(self.suspended_until));
         }
-        match self.standing.health {
-            Health::BackingOff { until, .. } => return Bound::BackingOff { until },
-            Health::Probing { .. } => return Bound::Probing,
-            Health::Working => {}
-        }
-        match self.pool_binds(pool, sources, now) {
-            Some((Binds::Suspended, Some(until))) => return Bound::Suspended { until },
-            Some((_, Some(until))) => return Bound::BackingOff { until },
-            Some((_, None)) => return Bound::Probing,
-            None => {}
+        let rests = of_health(&self.standing).or_else(|| self.pool_binds(pool, sources, now));
+        if let Some(bound) = rests {
+            return bound;
         }
         if let Some((limit, _)) = self.lack
             && now < self.hold_until
         {
-            return Bound::OurLimit { limit, until: self.hold_until };
+            return (Binds::OurLimit(limit), Some(self.hold_until));
         }
         if self.rate.free(now) == 0 {
-            return Bound::Rate { until: self.rate.frees_at(now) };
+            return (Binds::Rate, self.rate.frees_at(now));
+        }
+        if let Some((_, until)) = self.spent_source(pool, sources, now) {
+            return (Binds::SourceRate, until);
         }
         if let Some(until) = self.outlets_are_quiet(pool, sources, now) {
-            return Bound::Throttled { until };
+            return (Binds::Throttled, Some(until));
         }
         if now < self.hold_until {
-            return Bound::Hold { until: self.hold_until };
+            return (Binds::Hold, Some(self.hold_until));
         }
-        match self.counts.live() {
-            live if live >= self.limit() => Bound::Connections { connections: self.limit() },
-            live if live >= self.size(now) => Bound::Window { window: self.size(now) },
-            _ => Bound::Nothing,
-        }
+        let binds = match (self.counts.live(), self.limit(), self.size(now)) {
+            (live, limit, _) if live >= limit => Binds::Connections(limit),
+            (live, _, size) if live >= size => Binds::Window(size),
+            _ => Binds::Nothing,
+        };
+        (binds, None)
     }
 
     /// Until when no source of a pool opens a connection because the server has asked for less.
@@ -153,18 +110,13 @@ impl Destination {
         each.collect::<Option<Vec<Mono>>>()?.into_iter().min()
     }
 
-    /// The last error, and the host that caused it; empty if it is of none.
-    pub fn last_error(&self) -> (Option<&Arc<Answer>>, &str) {
-        (self.last.as_ref(), &self.last_host)
-    }
-
     /// What this server lacked for the last connection.
     pub fn lack(&self) -> Option<OurLimit> {
         self.lack.map(|(limit, _)| limit)
     }
 
-    pub fn outlets(&self, now: Mono) -> impl Iterator<Item = OutletFacts> {
-        self.outlets.iter().map(move |outlet| OutletFacts {
+    pub fn outlets(&mut self, now: Mono) -> impl Iterator<Item = OutletFacts> {
+        self.outlets.iter_mut().map(move |outlet| OutletFacts {
             source: outlet.source.clone(),
             connections: outlet.live,
             window: outlet.limit(now),

@@ -21,16 +21,11 @@ impl Destination {
     }
 
     /// The connection to open now.
-    pub fn open(
-        &mut self,
-        sources: &SourceTable,
-        now: Mono,
-        random: &mut Random,
-    ) -> Option<Opening> {
+    pub fn open(&mut self, now: Mono, random: &mut Random) -> Option<Opening> {
         if !self.wants_connection(now) {
             return None;
         }
-        let (class, outlet) = self.pick_class(sources, now, random)?;
+        let (class, outlet) = self.pick_class(now, random)?;
         let hop = Arc::clone(&self.classes[class.0 as usize].hop);
         let roles = Roles {
             destination: self.standing.on_open(),
@@ -42,17 +37,13 @@ impl Destination {
             self.connects_failed = 0;
         }
         let source = self.outlets[outlet as usize].source.clone();
-        Some(Opening { class, outlet, roles, hop, source })
+        let link = Link { class, outlet, roles, is_opening: true };
+        Some(Opening { link, hop, source })
     }
 
     /// Of the classes that need a connection and have a source for it the one with the fewest, and of
     /// these the one that has waited longest for a job.
-    fn pick_class(
-        &mut self,
-        sources: &SourceTable,
-        now: Mono,
-        random: &mut Random,
-    ) -> Option<(ConnectionClass, u32)> {
+    fn pick_class(&mut self, now: Mono, random: &mut Random) -> Option<(ConnectionClass, u32)> {
         let order = |class: ConnectionClass| {
             let LinkClass { counts, served, .. } = &self.classes[class.0 as usize];
             (counts.live(), *served)
@@ -66,7 +57,7 @@ impl Destination {
             if blocked.contains(&pool) {
                 continue;
             }
-            if let Some(outlet) = self.pick_outlet(pool.as_deref(), sources, now, random) {
+            if let Some(outlet) = self.pick_outlet(class, now, random) {
                 return Some((class, outlet));
             }
             blocked.push(pool);
@@ -74,40 +65,44 @@ impl Destination {
         None
     }
 
-    /// A source of the pool that may open a connection now, by weight.
+    /// A source of the class that may open a connection now, by weight.
     fn pick_outlet(
         &mut self,
-        pool: Option<&str>,
-        sources: &SourceTable,
+        class: ConnectionClass,
         now: Mono,
         random: &mut Random,
     ) -> Option<u32> {
-        let Some(pool) = pool else {
-            let outlet = self.outlet_of(None);
-            return self.opens(outlet, now).then_some(outlet);
-        };
-        // A pool that a reload has removed has no source: `connection` tells.
-        let Some(pool) = sources.pool(pool) else {
-            let outlet = self.outlet_of(Some(pool));
-            return self.opens(outlet, now).then_some(outlet);
-        };
-        let mut free = Vec::new();
-        for (source, weight) in sources.members(pool) {
-            let outlet = self.outlet_of(Some(&source.name));
-            if self.opens(outlet, now) {
-                free.push((outlet, weight));
-            }
+        let outlets = self.classes[class.0 as usize].outlets.iter().copied();
+        let mut open: Vec<(u32, u64)> =
+            outlets.filter(|(outlet, _)| self.outlets[*outlet as usize].opens(now)).collect();
+        let outlet = by_weight(&open, random)?;
+        if self.outlets[outlet as usize].takes_more(now) {
+            return Some(outlet);
         }
-        let mut point = random.below(free.iter().map(|(_, weight)| weight).sum());
-        free.into_iter().find_map(|(outlet, weight)| {
-            let is_it = point < weight;
-            point = point.saturating_sub(weight);
-            is_it.then_some(outlet)
-        })
+        // Its limit is saved first. Meanwhile one goes whose limit is.
+        open.retain(|(outlet, _)| {
+            let outlet = &self.outlets[*outlet as usize];
+            outlet.rate.saved_room(now) > outlet.coming
+        });
+        by_weight(&open, random)
     }
 
-    fn opens(&self, outlet: u32, now: Mono) -> bool {
-        self.outlets[outlet as usize].opens_at(now).is_some_and(|at| at <= now)
+    /// The sources of a pool, with their weights.
+    pub(super) fn outlets_of(
+        &mut self,
+        pool: Option<&str>,
+        sources: &SourceTable,
+    ) -> Vec<(u32, u64)> {
+        // A pool that a reload has removed has no source: `connection` tells.
+        match pool.and_then(|pool| sources.pool(pool)) {
+            None => vec![(self.outlet_of(pool), 1)],
+            Some(pool) => {
+                let members = sources.members(pool);
+                members
+                    .map(|(source, weight)| (self.outlet_of(Some(&source.name)), weight))
+                    .collect()
+            }
+        }
     }
 
     fn outlet_of(&mut self, source: Option<&str>) -> u32 {
@@ -125,9 +120,21 @@ impl Destination {
             suspended_until: Mono::ZERO,
             slowed: None,
             live: 0,
+            coming: 0,
+            rate: Rate::of_member(&self.policy.source_rates),
+            key: None,
         });
         let outlet = self.outlets.len() as u32 - 1;
         self.by_source.insert(source, outlet);
         outlet
     }
+}
+
+fn by_weight(outlets: &[(u32, u64)], random: &mut Random) -> Option<u32> {
+    let mut point = random.below(outlets.iter().map(|(_, weight)| weight).sum());
+    outlets.iter().find_map(|(outlet, weight)| {
+        let is_it = point < *weight;
+        point = point.saturating_sub(*weight);
+        is_it.then_some(*outlet)
+    })
 }

@@ -20,9 +20,10 @@ impl Destination {
         if let Health::BackingOff { until, .. } = self.standing.health {
             later(until);
         }
-        for outlet in &self.outlets {
+        for outlet in &mut self.outlets {
             outlet.opens_at(now).into_iter().for_each(&mut later);
             outlet.slowed.into_iter().for_each(|(until, _)| later(until));
+            outlet.rate.frees_at(now).into_iter().for_each(&mut later);
         }
         for (index, class) in &self.classes {
             if self.queue.has_jobs(ConnectionClass(index as u32)) {
@@ -60,13 +61,13 @@ impl Destination {
         pool: Option<&str>,
         sources: &SourceTable,
         now: Mono,
-    ) -> Option<(Binds, Option<Mono>)> {
+    ) -> Option<Bound> {
         let of_source = |source: Option<&str>| {
             let outlet = self.by_source.get(&source.map(Box::from))?;
             self.outlets[*outlet as usize].binds(now)
         };
         let Some(pool) = pool else { return of_source(None) };
-        let mut first: Option<(Binds, Option<Mono>)> = None;
+        let mut first: Option<Bound> = None;
         for (source, _) in sources.pool(pool).into_iter().flat_map(|pool| sources.members(pool)) {
             let one = of_source(Some(&source.name))?;
             // `None`, of a probe, is before all others.
@@ -80,29 +81,21 @@ impl Destination {
     /// Until when something about it must be remembered, beyond the usual time, its rates aside. When there
     /// is no room, how long it has been failing does not count: the next attempt tells.
     pub fn is_worth_keeping_until(&self, is_full: bool) -> Mono {
-        let mut until = self.suspended_until;
-        let back_off_max = self.policy.back_off_max;
-        let mut later = |standing: &Standing| match standing.health {
-            Health::BackingOff { until: back_off, .. } if !is_full => {
-                until = until.max(back_off.plus(back_off_max));
-            }
-            _ => {}
-        };
-        later(&self.standing);
-        self.outlets.iter().for_each(|outlet| later(&outlet.standing));
-        self.classes.iter().for_each(|(_, class)| later(&class.standing));
-        for outlet in &self.outlets {
-            until = until.max(outlet.quiet_until).max(outlet.suspended_until);
-        }
+        let standings = self.outlets.iter().map(|outlet| &outlet.standing);
+        let standings = standings.chain(self.classes.iter().map(|(_, class)| &class.standing));
+        let back_offs = standings.chain([&self.standing]).filter_map(|one| match one.health {
+            Health::BackingOff { until, .. } => Some(until.plus(self.policy.back_off_max)),
+            _ => None,
+        });
+        let pauses = self.outlets.iter().flat_map(|one| [one.quiet_until, one.suspended_until]);
         let slowed = self.outlets.iter().map(|outlet| outlet.slowed).chain([self.slowed]);
-        slowed.flatten().fold(until, |until, (slowed, _)| until.max(slowed))
+        let slowed = slowed.flatten().map(|(until, _)| until);
+        let untils = back_offs.filter(|_| !is_full).chain(pauses).chain(slowed);
+        untils.fold(self.suspended_until, Mono::max)
     }
 
     /// Whether something that was sent still counts here under its rates.
     pub fn counts_rate(&mut self, now: Mono) -> bool {
-        match &mut self.rate {
-            Rate::Own(limit) => limit.empties_at(now) > now,
-            Rate::Tokens(_) => false,
-        }
+        self.rate.counts(now) || self.outlets.iter_mut().any(|outlet| outlet.rate.counts(now))
     }
 }

@@ -23,7 +23,7 @@ fn families_take_turns() {
         ("1.1.1.1 2.2.2.2 3.3.3.3", "::1 ::2 ::3", "1.1.1.1 ::1 2.2.2.2 ::2"),
     ];
     for (first, second, expected) in rows {
-        assert_eq!(interleave(list(first), list(second)), list(expected), "{first}, {second}");
+        assert_eq!(interleave(&list(first), &list(second)), list(expected), "{first}, {second}");
     }
 }
 

@@ -109,6 +109,10 @@ impl Share {
         free.map(|class| self.classes[class as usize].jobs).sum()
     }
 
+    pub(super) fn senders(&self) -> usize {
+        self.classes.iter().map(|queue| queue.turns.heap.len()).sum()
+    }
+
     pub(super) fn start(&mut self, tag: u64, step: u64, served: u64) {
         self.is_in_turns = true;
         self.tag = tag;

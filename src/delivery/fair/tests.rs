@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 
 use super::*;
-use crate::delivery::fair::turns::IDLE_MAX;
 
 const LANE: ConnectionClass = ConnectionClass(0);
 const OTHER: ConnectionClass = ConnectionClass(1);
@@ -482,7 +481,71 @@ fn what_has_no_jobs_is_forgotten() {
         );
     }
     while queue.take(LANE).is_some() {}
-    assert!(queue.shares.len() <= IDLE_EMPTY_MAX && queue.senders.len() <= IDLE_EMPTY_MAX);
+    assert!(queue.shares.len() <= IDLE_FEW && queue.senders.len() <= IDLE_FEW);
+}
+
+#[test]
+fn who_passes_beside_a_constant_sender_is_forgotten() {
+    type Passing = (&'static str, fn(u32) -> Origin, usize);
+    let passing: [Passing; 3] = [
+        ("senders", |sender| Origin { sender, ..of(1) }, 2 + 2 * IDLE_FEW),
+        (
+            "senders of many tenants",
+            |sender| Origin { sender, ..of(u64::from(2 + sender % 200)) },
+            200 * (1 + IDLE_FEW),
+        ),
+        (
+            "connection classes",
+            |number| Origin { connection: ConnectionClass(1 + number), ..of(1) },
+            2 + 2 * IDLE_FEW,
+        ),
+    ];
+    for (name, origin, most) in passing {
+        let mut queue = FairQueue::default();
+        queue.push(of(1), of(1));
+        let mut turns = 0;
+        for number in 1..100_000 {
+            let passing = origin(number);
+            let slot = queue.push(passing, passing);
+            if number % 10 == 0 {
+                assert_eq!(queue.remove(slot), Some(passing), "{name}");
+            } else {
+                while let Some(taken) = queue.take(passing.connection)
+                    && taken.job != passing
+                {
+                    turns += 1;
+                    queue.push(taken.job, taken.job);
+                }
+            }
+            let known = queue.senders.len().max(queue.shares.len()).max(queue.lanes.len());
+            assert!(known <= most, "{name}: {known}");
+            assert_eq!(queue.by_sender.len(), queue.senders.len(), "{name}");
+            assert_eq!(queue.by_tenant.len(), queue.shares.len(), "{name}");
+        }
+        assert_eq!((queue.len(), queue.flows()), (1, 1), "{name}");
+        assert!(turns < 100_000, "{name}: the constant one had {turns} turns");
+    }
+}
+
+#[test]
+fn to_be_forgotten_gains_nothing() {
+    // More senders that have one job at a time than are remembered, and as many tenants.
+    for others in [IDLE_FEW as u64 / 2, 20, 100] {
+        let mut queue = FairQueue::default();
+        fill(&mut queue, 50, of(1));
+        let mut served = 0;
+        for turn in 0..10_000_u64 {
+            let other = Origin { sender: 1 + (turn % others) as u32, ..of(1) };
+            queue.push(other, other);
+            let taken = queue.take(LANE).expect("it is full").job;
+            if taken == of(1) {
+                served += 1;
+                queue.push(taken, taken);
+            }
+        }
+        let least = 10_000 / (1 + others as usize);
+        assert!(served >= least * 9 / 10, "{others}: {served} of 10,000");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Tenants without jobs in a connection class, and senders in a class of a tenant.
+/// Tenants without jobs in a connection class.
 pub(super) const IDLE_MAX: usize = 256;
 /// In the rank of a child that has had a turn.
 const OLD: u64 = 1 << 63;
@@ -46,9 +46,9 @@ impl Turns {
         self.heap.iter().map(|Reverse(entry)| entry)
     }
 
-    /// Takes out the children that `keeps` does not, if there are too many.
-    pub(super) fn forget_idle(&mut self, active: usize, keeps: impl Fn(u32) -> bool) -> Vec<u32> {
-        if self.heap.len() <= 2 * active + IDLE_MAX {
+    /// Takes out the children that `keeps` does not, if there are more than `max`.
+    pub(super) fn forget_idle(&mut self, max: usize, keeps: impl Fn(u32) -> bool) -> Vec<u32> {
+        if self.heap.len() <= max {
             return Vec::new();
         }
         let children = self.entries().map(|entry| entry.child);

@@ -65,13 +65,18 @@ impl Home {
     /// The deadlines of queued jobs, now that their destination fails.
     pub(super) fn renew_deadlines(&mut self, id: u64) {
         let queued: Vec<JobRef> = self.targets[&id].queued().collect();
-        for JobRef { key, .. } in queued {
-            let at = self.next_deadline(key);
-            let known = self.jobs.get_mut(&key).expect("a queued job is in the map");
-            if let State::Waiting { deadline: Some(before), .. } = &mut known.state {
-                self.deadlines.remove(&(std::mem::replace(before, at), key));
-                self.deadlines.insert((at, key));
+        queued.into_iter().for_each(|job| self.set_deadline(job.key));
+    }
+
+    /// The deadline of a job that waits.
+    pub(super) fn set_deadline(&mut self, key: JobKey) {
+        let at = self.next_deadline(key);
+        let known = self.jobs.get_mut(&key).expect("a job that waits is in the map");
+        if let State::Waiting { deadline, .. } = &mut known.state {
+            if let Some(before) = deadline.replace(at) {
+                self.deadlines.remove(&(before, key));
             }
+            self.deadlines.insert((at, key));
         }
     }
 
@@ -80,11 +85,6 @@ impl Home {
         let now = self.now.schedule;
         let deadlines = self.deadlines_of(key);
         let falls_back = self.falls_back(key);
-        let job = self.reference(key);
-        let known = self.jobs.get_mut(&key).expect("a job with a deadline is in the map");
-        if let State::Waiting { deadline, .. } = &mut known.state {
-            *deadline = None;
-        }
         if deadlines.expiry <= now {
             let answer = self.why_waiting(key);
             let known = &self.jobs[&key];
@@ -93,18 +93,13 @@ impl Home {
             let write = self.context(key, None).settle(known, ended);
             self.write(key, write);
         } else if falls_back {
-            self.fall_back(job);
+            self.fall_back(self.reference(key));
         } else if deadlines.warning.is_some_and(|at| at <= now) {
             let answer = self.why_waiting(key);
             let write = self.context(key, None).warn(&self.jobs[&key], &answer);
             self.write(key, write);
         } else {
-            let at = self.next_deadline(key);
-            let known = self.jobs.get_mut(&key).expect("it was there");
-            if let State::Waiting { deadline, .. } = &mut known.state {
-                *deadline = Some(at);
-            }
-            self.deadlines.insert((at, key));
+            self.set_deadline(key);
         }
     }
 
@@ -179,12 +174,13 @@ impl Home {
 
 const fn why_bound(binds: Binds) -> &'static str {
     match binds {
-        Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
         Binds::Rate => "the rate of mail to the destination is limited",
+        Binds::SourceRate => "the rate of mail from each source to the destination is limited",
         Binds::TenantRate => "the rate of mail of the tenant is limited",
         Binds::BackingOff => "the destination does not answer",
         Binds::Paused => "an operator has paused the destination",
         Binds::Suspended => "a rule has suspended the destination after one of its replies",
         Binds::OurLimit(_) => "this server has reached a limit of its own",
+        _ => "the destination takes mail more slowly than it comes",
     }
 }

@@ -4,7 +4,8 @@ use super::*;
 
 impl Home {
     pub(super) fn may_claim(&self) -> bool {
-        let has_room = self.claims < CLAIMS_MAX
+        let slow = self.lookups_under_way - self.quick.len();
+        let has_room = self.claims < CLAIMS_MAX + slow
             && !self.is_crowded()
             && self.writing < WRITES_MAX
             && self.memory.takes_read(JOB_GUESS_BYTES);
@@ -30,16 +31,8 @@ impl Home {
         }
         let head = Head::new(schedule, Need::Send);
         let state = State::Resolving(Lookup::Asked);
-        let job = self.enter(key, state, head, Some(mail));
-        self.set_recipients(key, (0..recipients).collect());
+        let job = self.enter(key, state, head, Some((mail, (0..recipients).collect())));
         self.begin_lookup(job);
-    }
-
-    pub(super) fn set_recipients(&mut self, key: JobKey, recipients: Box<[u32]>) {
-        let job = self.jobs.get_mut(&key).expect("it has just entered");
-        self.memory.give_back(job.bytes());
-        job.recipients = recipients;
-        self.memory.take(job.bytes());
     }
 
     /// The time cursors go on while there is room for what they meet.
@@ -50,12 +43,9 @@ impl Home {
         let Now { schedule, mono, .. } = self.now;
         for (partition, own) in &mut self.partitions {
             if own.cursor.is_ready(schedule, mono) && !own.is_failed {
-                self.effects.push(HomeEffect::ReadDue {
-                    partition: *partition,
-                    from: own.cursor.begin(),
-                    until_ms: schedule.as_ms(),
-                    max: KEYS_MAX,
-                });
+                let (partition, from, max) = (*partition, own.cursor.begin(), KEYS_MAX);
+                let until_ms = schedule.as_ms();
+                self.effects.push(HomeEffect::Read(Errand::Due { partition, from, until_ms, max }));
             }
         }
     }
@@ -82,7 +72,7 @@ impl Home {
         }
         for jobs in claimed.chunks(READ_MAX) {
             let jobs = jobs.to_vec();
-            self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+            self.effects.push(HomeEffect::Read(Errand::Jobs { partition, jobs, bodies }));
         }
         match (stopped, rows.last()) {
             (Some(row), _) => Some((row, Some(row.at_ms))),
@@ -106,18 +96,16 @@ impl Home {
     /// Reads one job, without its body.
     pub(super) fn read_record(&mut self, job: JobRef) {
         let (partition, jobs, bodies) = (job.key.0.partition(), vec![job], false);
-        self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+        self.effects.push(HomeEffect::Read(Errand::Jobs { partition, jobs, bodies }));
     }
 
     /// Event 3.
     pub(super) fn on_read(&mut self, job: JobRef, found: Found) {
-        let Some(known) = self.same(job) else { return };
-        if !matches!(known.state, State::Reading) {
-            self.counts.stale += 1;
-            return;
-        }
+        let is_read = |known: &Job| matches!(known.state, State::Reading);
+        let Some(known) = self.awaits(job, is_read) else { return };
         let is_met = known.head.need != Need::Operation;
-        let met = met_row(job.key, known.head.schedule).filter(|_| is_met);
+        // The row by which it was claimed: that of the backlog if it is filed.
+        let met = rows_of(job.key, known.head.schedule).last().filter(|_| is_met);
         let partition = job.key.0.partition();
         match found {
             Found::Unread => self.set_timer(FAULT_WAIT, Timer::Again(job)),
@@ -143,12 +131,10 @@ impl Home {
     fn on_record(&mut self, job: JobRef, met: Option<Row>, mail: Arc<Mail>, image: JobImage) {
         let JobImage { schedule, attempts, warned, next_hop, state, recipients, .. } = image;
         self.set_schedule(job.key, schedule);
-        let known = self.jobs.get_mut(&job.key).expect("it is being read");
-        self.memory.give_back(known.bytes());
-        known.mail = Some(mail);
-        known.recipients = recipients;
-        self.memory.take(known.bytes());
-        known.head = Head { schedule, attempts, warned, next_hop, ..known.head.clone() };
+        self.change(job.key, |known| {
+            (known.mail, known.recipients) = (Some(mail), recipients);
+            known.head = Head { schedule, attempts, warned, next_hop, ..known.head.clone() };
+        });
         if let Some(row) = met.filter(|row| !rows_of(job.key, schedule).any(|own| own == *row)) {
             self.leftover(job.key.0.partition(), row);
             if !self.apply_pending(job.key) {
@@ -181,12 +167,8 @@ impl Home {
     /// The route of a job must be looked up: it waits for that, or stays on disk. Nothing is given up
     /// for want of a lookup.
     pub(super) fn on_unknown(&mut self, job: JobRef) {
-        let Some(known) = self.same(job) else { return };
-        if !matches!(known.state, State::Resolving(Lookup::Asked)) {
-            self.counts.stale += 1;
-            return;
-        }
-        if self.apply_pending(job.key) {
+        let is_asked = |known: &Job| matches!(known.state, State::Resolving(Lookup::Asked));
+        if self.awaits(job, is_asked).is_none() || self.apply_pending(job.key) {
             return;
         }
         // The job itself is counted.
@@ -200,10 +182,8 @@ impl Home {
 
     /// A job that waits for a lookup still has waited for long.
     pub(super) fn on_patience(&mut self, job: JobRef) {
-        let known = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation);
-        if !known
-            .is_some_and(|known| matches!(known.state, State::Resolving(Lookup::Queued { .. })))
-        {
+        let Some(known) = self.known(job) else { return };
+        if !matches!(known.state, State::Resolving(Lookup::Queued { .. })) {
             return;
         }
         if !self.is_crowded() {
@@ -216,11 +196,16 @@ impl Home {
 
     /// Begins lookups while there are places for them.
     pub(super) fn look_up(&mut self) {
-        while self.lookups_under_way < LOOKUPS_MAX {
+        let mono = self.now.mono;
+        while let Some((since, _)) = self.quick.first()
+            && mono.since(*since) >= LOOKUP_QUICK
+        {
+            self.quick.pop_first();
+        }
+        while self.quick.len() < LOOKUPS_MAX && self.lookups_under_way < LOOKUPS_OUT_MAX {
             let Some(taken) = self.lookups.take(ConnectionClass::default()) else { return };
             let job = taken.job;
-            let Some(known) = self.jobs.get(&job.key) else { continue };
-            let is_same = known.incarnation == job.incarnation;
+            let Some(known) = self.known(job) else { continue };
             let is_wanted = match &known.state {
                 State::Resolving(Lookup::Queued { .. }) => true,
                 // Its route may be another since a reload.
@@ -230,8 +215,9 @@ impl Home {
                 }
                 _ => false,
             };
-            if is_same && is_wanted {
-                self.advance(job.key, State::Resolving(Lookup::UnderWay));
+            if is_wanted {
+                self.advance(job.key, State::Resolving(Lookup::UnderWay { since: mono }));
+                self.quick.insert((mono, job.key));
                 self.effects.push(HomeEffect::LookUp(job));
             }
         }
@@ -239,18 +225,13 @@ impl Home {
 
     /// Event 4.
     pub(super) fn on_resolved(&mut self, job: JobRef, generation: u32, resolved: Resolved) {
-        let current = self.policy.generation;
         let now = self.now.schedule;
-        let Some(known) = self.same(job) else { return };
-        if !known.is_looking_up() {
-            self.counts.stale += 1;
-            return;
-        }
+        let Some(known) = self.awaits(job, Job::is_looking_up) else { return };
         let tries = known.tries;
         if self.apply_pending(job.key) {
             return;
         }
-        if generation != current {
+        if generation != self.policy.generation {
             return self.begin_lookup(job);
         }
         let one = match resolved {
@@ -331,12 +312,4 @@ impl Home {
 pub(super) fn turn_of(job: &Job) -> Origin {
     let tenant = job.mail().envelope().tenant.0;
     Origin { tenant, sender: job.mail().sender, weight: 1, ..Origin::default() }
-}
-
-/// The row by which a job was claimed.
-fn met_row(key: JobKey, schedule: Schedule) -> Option<Row> {
-    match schedule.filed {
-        None => rows_of(key, schedule).next(),
-        Some(_) => rows_of(key, schedule).find(|row| matches!(row, Row::Backlog(_))),
-    }
 }

@@ -21,14 +21,9 @@ impl Home {
                 continue;
             }
             let cursor = self.flows.cursor_mut(&flow, partition).expect("it is ready");
-            self.effects.push(HomeEffect::ReadBacklog {
-                partition,
-                flow,
-                pass: Pass::Flow,
-                from: cursor.begin(),
-                until_ms: schedule.as_ms(),
-                max,
-            });
+            let (pass, from, until_ms) = (Pass::Flow, cursor.begin(), schedule.as_ms());
+            let errand = Errand::Backlog { partition, flow, pass, from, until_ms, max };
+            self.effects.push(HomeEffect::Read(errand));
             self.flow_reads += 1;
         }
     }
@@ -57,16 +52,8 @@ impl Home {
             self.memory.allows(target.bytes() + bytes, share.bytes + bytes)
         };
         match room {
-            0 => 0,
-            _ if own == 0 => {
-                if allows(room) {
-                    room
-                } else {
-                    1
-                }
-            }
-            _ if allows(room) => room,
-            _ if allows(1) => 1,
+            _ if room == 0 || allows(room) => room,
+            _ if own == 0 || allows(1) => 1,
             _ => {
                 self.starve(*key);
                 0
@@ -134,14 +121,9 @@ impl Home {
             return;
         };
         self.refiling.is_reading = true;
-        self.effects.push(HomeEffect::ReadBacklog {
-            partition,
-            flow,
-            pass: Pass::Refile,
-            from,
-            until_ms: u64::MAX,
-            max: READ_MAX,
-        });
+        let (pass, until_ms, max) = (Pass::Refile, u64::MAX, READ_MAX);
+        let errand = Errand::Backlog { partition, flow, pass, from, until_ms, max };
+        self.effects.push(HomeEffect::Read(errand));
     }
 
     /// The mail of a flow goes elsewhere now.
@@ -157,7 +139,7 @@ impl Home {
         if let Some(own) = self.partitions.get_mut(&partition) {
             own.is_searching = true;
         }
-        self.effects.push(HomeEffect::FindFlows { partition, after, max: KEYS_MAX });
+        self.effects.push(HomeEffect::Read(Errand::Flows { partition, after, max: KEYS_MAX }));
     }
 
     pub(super) fn on_found(&mut self, partition: PartitionId, last: Option<FlowKey>, is_end: bool) {
@@ -169,46 +151,41 @@ impl Home {
         }
         let is_searching = self.partitions.values().any(|own| own.is_searching);
         if self.refiling.is_whole && !is_searching {
-            let all = self.flows.all().map(|(flow, own)| (flow, own, DueKey::FIRST));
-            self.refiling.left = all.collect();
+            self.refile_all();
         }
+    }
+
+    pub(super) fn refile_all(&mut self) {
+        let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
+        self.refiling.left = all.collect();
     }
 
     pub(super) fn on_unread(&mut self, errand: Errand) {
         let again = self.now.mono.plus(FAULT_WAIT);
-        let mut failed = None;
         match errand {
-            Errand::Due { partition } => {
-                failed = Some(partition);
+            Errand::Due { partition, .. } => {
                 if let Some(own) = self.partitions.get_mut(&partition) {
                     own.cursor.fail(again);
                 }
-                self.timers.insert((again, Timer::Look));
             }
             Errand::Backlog { partition, flow, pass: Pass::Flow, .. } => {
-                failed = Some(partition);
                 self.flow_reads -= 1;
                 if let Some(cursor) = self.flows.cursor_mut(&flow, partition) {
                     cursor.fail(again);
                 }
                 self.timers.insert((again, Timer::Flow(flow)));
             }
-            Errand::Backlog { partition, flow, pass: Pass::Refile, from } => {
-                failed = Some(partition);
+            Errand::Backlog { partition, flow, pass: Pass::Refile, from, .. } => {
                 self.refiling.is_reading = false;
                 self.refiling.left.push_back((flow, partition, from));
             }
-            Errand::Flows { partition } => {
-                failed = Some(partition);
-                self.find_flows(partition, None);
-            }
-            Errand::List { ticket } => {
+            Errand::Flows { partition, .. } => self.find_flows(partition, None),
+            Errand::Jobs { jobs, .. } => jobs.into_iter().for_each(|job| self.on_abandoned(job)),
+            Errand::Numbers { job, .. } => self.on_abandoned(job),
+            Errand::List { ticket, .. } => {
                 let step = self.operations.end(ticket, Err(Refusal::Failed));
                 self.follow(ticket, step);
             }
-        }
-        if let Some(partition) = failed {
-            self.effects.push(HomeEffect::Log(Note::Unread(partition)));
         }
     }
 }

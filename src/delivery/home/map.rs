@@ -6,14 +6,17 @@
 use super::*;
 
 impl Home {
-    /// The incarnation that an answer is for, if the job is still the same.
-    pub(super) fn same(&mut self, job: JobRef) -> Option<&mut Job> {
-        let known = self.jobs.get_mut(&job.key);
-        let same = known.filter(|known| known.incarnation == job.incarnation);
-        if same.is_none() {
-            self.counts.stale += 1;
-        }
-        same
+    /// The job, if it is still the same.
+    pub(super) fn known(&self, job: JobRef) -> Option<&Job> {
+        self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)
+    }
+
+    /// The job that an answer is for, if it is the same and awaits such an answer.
+    pub(super) fn awaits(&mut self, job: JobRef, awaits: impl Fn(&Job) -> bool) -> Option<&Job> {
+        let known = self.jobs.get(&job.key);
+        let known = known.filter(|known| known.incarnation == job.incarnation && awaits(known));
+        self.counts.stale += u64::from(known.is_none());
+        known
     }
 
     pub(super) fn reference(&self, key: JobKey) -> JobRef {
@@ -26,11 +29,12 @@ impl Home {
         key: JobKey,
         state: State,
         head: Head,
-        mail: Option<Arc<Mail>>,
+        read: Option<(Arc<Mail>, Box<[u32]>)>,
     ) -> JobRef {
         self.last_incarnation = self.last_incarnation.wrapping_add(1);
         let incarnation = Incarnation(self.last_incarnation);
-        let (recipients, route, tries, pending) = (Box::default(), None, 0, None);
+        let (mail, recipients) = read.unzip();
+        let (recipients, route, tries, pending) = (recipients.unwrap_or_default(), None, 0, None);
         if let Some(filed) = head.schedule.filed {
             self.flows.hold(filed.flow);
         }
@@ -43,16 +47,29 @@ impl Home {
         JobRef { key, incarnation }
     }
 
+    /// A change of what a job holds in memory.
+    pub(super) fn change(&mut self, key: JobKey, change: impl FnOnce(&mut Job)) {
+        let job = self.jobs.get_mut(&key).expect("a job that changes is in the map");
+        self.memory.give_back(job.bytes());
+        change(job);
+        self.memory.take(job.bytes());
+    }
+
     /// The only function that changes where a job stands.
     pub(super) fn advance(&mut self, key: JobKey, to: State) {
         let job = self.jobs.get(&key).expect("a job that advances is in the map");
-        crate::invariant!(job.state.may_become(&to), "a job that is {} becomes {to}", job.state);
+        let from = &job.state;
+        crate::invariant!(
+            from.may_become(&to),
+            "a job that is {} becomes {}",
+            from.name(),
+            to.name()
+        );
+        let was_out = job.is_out();
         self.leave(key, Some(&to));
         self.count(&to, 1);
         let job = self.jobs.get_mut(&key).expect("it was there");
-        if let State::Waiting { .. } = to
-            && !job.is_out()
-        {
+        if matches!(to, State::Waiting { .. }) && !was_out {
             let (bytes, flow) = (job.bytes(), *job.flow());
             let target = self.targets.get_mut(&flow.target).expect("a route has a target");
             target.enter(&flow, bytes);
@@ -60,54 +77,45 @@ impl Home {
         job.state = to;
     }
 
-    /// Undoes what the present state of a job counts for.
-    pub(super) fn leave(&mut self, key: JobKey, to: Option<&State>) {
+    /// Undoes what the present state of a job counts for. Its next state, or its end, must follow.
+    fn leave(&mut self, key: JobKey, to: Option<&State>) {
         let job = self.jobs.get_mut(&key).expect("a job that leaves is in the map");
-        let bytes = job.bytes();
-        match &mut job.state {
-            State::Waiting { slot, deadline, .. } => {
-                if let Some(at) = deadline.take() {
-                    self.deadlines.remove(&(at, key));
-                }
-                let slot = slot.take();
-                let flow = *job.flow();
+        let state = std::mem::replace(&mut job.state, State::Reading);
+        match state {
+            State::Waiting { .. } | State::Out { .. } => {
+                let (flow, bytes) = (*job.flow(), job.bytes());
                 let target = self.targets.get_mut(&flow.target).expect("a route has a target");
-                if let Some(slot) = slot {
-                    target.unqueue(slot);
+                if let State::Waiting { slot, deadline, .. } = state {
+                    slot.into_iter().for_each(|slot| target.unqueue(slot));
+                    deadline.map(|at| self.deadlines.remove(&(at, key)));
                 }
+                let was_out = matches!(state, State::Out { .. });
                 match to {
                     Some(State::Out { .. }) => target.go(&flow),
-                    _ => target.leave(&flow, bytes, false, self.now.mono),
-                }
-                self.flows.list(flow.key());
-            }
-            State::Out { .. } => {
-                let flow = *job.flow();
-                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
-                match to {
                     Some(State::Waiting { .. }) => target.come_back(&flow),
-                    _ => target.leave(&flow, bytes, true, self.now.mono),
+                    _ => target.leave(&flow, bytes, was_out, self.now.mono),
                 }
                 self.flows.list(flow.key());
             }
-            State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(*slot)),
+            State::Resolving(Lookup::Queued { slot }) => drop(self.lookups.remove(slot)),
+            State::Resolving(Lookup::UnderWay { since }) => {
+                self.quick.remove(&(since, key));
+            }
             State::Reading | State::Resolving(_) | State::Writing(_) => (),
         }
         if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
             job.head.need = Need::Send;
             self.refiling.open -= 1;
         }
-        let state = std::mem::replace(&mut job.state, State::Reading);
         self.count(&state, -1);
-        self.jobs.get_mut(&key).expect("it was there").state = state;
     }
 
-    pub(super) fn count(&mut self, state: &State, by: isize) {
+    fn count(&mut self, state: &State, by: isize) {
         let count = match state {
             State::Reading => &mut self.claims,
             State::Resolving(Lookup::Queued { .. }) => &mut self.queued,
             State::Resolving(lookup) => {
-                if matches!(lookup, Lookup::UnderWay) {
+                if matches!(lookup, Lookup::UnderWay { .. }) {
                     self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
                 }
                 &mut self.claims
@@ -164,15 +172,10 @@ impl Home {
     pub(super) fn set_schedule(&mut self, key: JobKey, schedule: Schedule) {
         let job = self.jobs.get_mut(&key).expect("a job with a record is in the map");
         let before = std::mem::replace(&mut job.head.schedule, schedule);
-        let flow_of = |schedule: Schedule| schedule.filed.map(|filed| filed.flow);
-        if flow_of(before) == flow_of(schedule) {
-            return;
-        }
-        if let Some(flow) = flow_of(schedule) {
-            self.flows.hold(flow);
-        }
-        if let Some(flow) = flow_of(before) {
-            self.flows.release(flow);
+        let [before, after] = [before, schedule].map(|one| one.filed.map(|filed| filed.flow));
+        if before != after {
+            after.into_iter().for_each(|flow| self.flows.hold(flow));
+            before.into_iter().for_each(|flow| self.flows.release(flow));
         }
     }
 }

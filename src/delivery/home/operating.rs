@@ -8,16 +8,11 @@ use super::*;
 impl Home {
     /// Event 8.
     pub(super) fn operate(&mut self, ticket: u64, id: MessageId, operation: Operation) {
-        match self.operations.begin(ticket, id, operation) {
-            Ok(()) => {
-                let until = patience_until(self.now.mono);
-                self.timers.insert((until, Timer::Operation(ticket)));
-                self.effects.push(HomeEffect::List { ticket, id });
-            }
-            Err(refusal) => {
-                self.effects.push(HomeEffect::Answer { ticket, answer: Err(refusal) });
-            }
+        if let Err(refusal) = self.operations.begin(ticket, id, operation) {
+            return self.follow(ticket, Step::Answer(Err(refusal)));
         }
+        self.timers.insert((self.now.mono.plus(PATIENCE), Timer::Operation(ticket)));
+        self.follow(ticket, Step::ListAgain(id));
     }
 
     pub(super) fn on_listed(&mut self, ticket: u64, numbers: &[u16]) {
@@ -57,18 +52,17 @@ impl Home {
             self.read_record(job);
             return None;
         };
-        let is_read = !matches!(known.state, State::Reading);
-        let is_writing = known.is_writing();
+        let is_settled = !matches!(known.state, State::Reading | State::Writing(_));
         match (&operation, &known.pending) {
             (Operation::Release, Some(before)) if before.operation == Operation::Hold => {
                 known.pending = None;
                 return Some(Part::Done);
             }
             // A job that is held is in memory only while an operation reads or writes it.
-            (Operation::Release, None) if is_read && !is_writing => {
+            (Operation::Release, None) if is_settled => {
                 return Some(Part::Refused(Refusal::NotHeld));
             }
-            (Operation::Retry, _) if is_read && !is_writing => return Some(Part::UnderWay),
+            (Operation::Retry, _) if is_settled => return Some(Part::UnderWay),
             // What was asked for before follows the attempt that is asked for now.
             (Operation::Retry, Some(_)) => return Some(Part::UnderWay),
             _ => (),
@@ -123,7 +117,7 @@ impl Home {
         match step {
             Step::Wait => (),
             Step::Answer(answer) => self.effects.push(HomeEffect::Answer { ticket, answer }),
-            Step::ListAgain(id) => self.effects.push(HomeEffect::List { ticket, id }),
+            Step::ListAgain(id) => self.effects.push(HomeEffect::Read(Errand::List { ticket, id })),
         }
     }
 }

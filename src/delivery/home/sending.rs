@@ -9,7 +9,10 @@ impl Home {
         let known = &self.jobs[&job.key];
         let route = Arc::clone(known.route.as_ref().expect("it was just resolved"));
         let (flow, head) = (route.flow, known.head.clone());
-        let target = self.targets.entry(flow.target).or_insert_with(|| Target::new(&route, mono));
+        let target = self.targets.entry(flow.target).or_insert_with(|| {
+            self.memory.take(TARGET_BYTES);
+            Target::new(&route, mono)
+        });
         if target.route.resolved < route.resolved {
             if target.route.owner != route.owner {
                 target.set_owner(route.owner);
@@ -35,35 +38,26 @@ impl Home {
         if !is_due || is_surplus || !has_room {
             return self.leave_memory(job.key);
         }
-        self.queue(job, is_behind);
+        self.queue(job);
         self.look_after(flow.target);
     }
 
-    fn queue(&mut self, job: JobRef, is_behind: bool) {
-        let at = self.next_deadline(job.key);
+    fn queue(&mut self, job: JobRef) {
+        let is_behind = self.is_behind(job.key);
         let known = self.jobs.get_mut(&job.key).expect("it waits");
-        let route = known.route.as_ref().expect("it was resolved");
-        let (flow, weight) = (route.flow, route.weight);
-        let mail = known.mail();
-        let (sender, bytes) = (mail.sender, mail.bytes);
-        let slot = match is_behind {
-            true => {
-                let own = self.partitions.get_mut(&job.key.0.partition());
-                own.expect("a job has its partition").hidden.push(job);
-                None
-            }
-            false => {
-                let Flow { tenant, class, .. } = flow;
-                let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
-                let is_first = std::mem::take(&mut known.head.is_first);
-                let target = self.targets.get_mut(&flow.target).expect("it has entered");
-                Some(target.queue(job, origin, is_first))
-            }
-        };
-        if let State::Waiting { slot: own, deadline, .. } = &mut known.state {
-            (*own, *deadline) = (slot, Some(at));
+        let (route, mail) = (known.route.as_ref().expect("it was resolved"), known.mail());
+        let Flow { target, tenant, class } = route.flow;
+        let (sender, weight, bytes) = (mail.sender, route.weight, mail.bytes);
+        if is_behind {
+            let own = self.partitions.get_mut(&job.key.0.partition());
+            own.expect("a job has its partition").hidden.push(job);
+        } else if let State::Waiting { slot, .. } = &mut known.state {
+            let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
+            let is_first = std::mem::take(&mut known.head.is_first);
+            let target = self.targets.get_mut(&target).expect("it has entered");
+            *slot = Some(target.queue(job, origin, is_first));
         }
-        self.deadlines.insert((at, job.key));
+        self.set_deadline(job.key);
     }
 
     /// Sends what has places, and asks for places for the rest.
@@ -80,10 +74,7 @@ impl Home {
             }
             known.head.is_first = true;
             match is_behind {
-                true => {
-                    let own = self.partitions.get_mut(&job.key.0.partition());
-                    own.expect("a job has its partition").hidden.push(job);
-                }
+                true => self.queue(job),
                 false => self.send(job),
             }
         }
@@ -96,11 +87,10 @@ impl Home {
         let known = self.jobs.get_mut(&job.key).expect("it waits");
         let route = Arc::clone(known.route.as_ref().expect("it was resolved"));
         let is_old = mono.since(route.resolved) > ROUTE_AGE_MAX;
-        if is_old || route.generation != self.policy.generation {
-            known.head.is_first = true;
+        known.head.is_first = is_old || route.generation != self.policy.generation;
+        if known.head.is_first {
             return self.begin_lookup(job);
         }
-        known.head.is_first = false;
         let owner = self.targets[&route.flow.target].owner;
         let delivery = Delivery {
             job,
@@ -126,28 +116,25 @@ impl Home {
             return;
         }
         let released = target.release_tenants(mono);
-        self.timers.extend(released.map(|at| (at, Timer::Target(id))));
-        let want_at = target.want_at();
-        if let Some((jobs, flows)) = target.next_want(mono) {
+        let (want_at, want) = (target.want_at(), target.next_want(mono));
+        let is_new = want.is_some() || target.want_at() < want_at;
+        let want_at = is_new.then_some(target.want_at());
+        if let Some((jobs, flows)) = want {
             let hop = Arc::clone(&target.route.hop);
             let frame = Frame::Want { target: id, hop, home: self.me, jobs, flows };
             self.effects.push(HomeEffect::Send { to: target.owner, frame });
-            self.timers.insert((target.want_at(), Timer::Target(id)));
-        } else if target.want_at() < want_at {
-            self.timers.insert((target.want_at(), Timer::Target(id)));
         }
+        let is_barren = target.is_barren(mono);
+        let barren_at = target.zero_since().filter(|_| !is_barren);
+        let barren_at = barren_at.map(|since| since.plus(ZERO_PATIENCE));
+        let goes_on = Some(target.paused_until()).filter(|until| *until > mono);
+        let wakes = [released, want_at, barren_at, goes_on].into_iter().flatten();
+        self.timers.extend(wakes.map(|at| (at, Timer::Target(id))));
         let has_places = target.out() < target.places().total;
-        if target.paused_until() > mono {
-            self.timers.insert((target.paused_until(), Timer::Target(id)));
-        } else if has_places && target.has_queued() {
-            return self.pump(id);
-        }
-        match target.zero_since() {
-            Some(_) if target.is_barren(mono) => self.file_queued(id),
-            Some(since) => {
-                self.timers.insert((since.plus(ZERO_PATIENCE), Timer::Target(id)));
-            }
-            None => (),
+        if goes_on.is_none() && has_places && target.has_queued() {
+            self.pump(id);
+        } else if is_barren {
+            self.file_queued(id);
         }
     }
 
@@ -159,9 +146,7 @@ impl Home {
     pub(super) fn on_behind(&mut self, partition: PartitionId, is_behind: bool) {
         let Some(own) = self.partitions.get_mut(&partition) else { return };
         own.is_behind = is_behind;
-        if !is_behind {
-            self.unhide(partition);
-        }
+        self.unhide(partition);
     }
 
     /// Jobs of a partition that is in time again have their turns.
@@ -174,32 +159,24 @@ impl Home {
         let mut targets = BTreeSet::new();
         for job in std::mem::take(&mut own.hidden) {
             let known = self.jobs.get_mut(&job.key);
-            let Some(known) = known.filter(|known| known.incarnation == job.incarnation) else {
-                continue;
-            };
-            let State::Waiting { slot: None, deadline: Some(at), .. } = &known.state else {
-                continue;
-            };
-            self.deadlines.remove(&(*at, job.key));
-            known.head.is_first = true;
-            targets.insert(known.flow().target);
-            self.queue(job, false);
+            if let Some(known) = known.filter(|known| known.incarnation == job.incarnation)
+                && let State::Waiting { slot: None, .. } = &known.state
+            {
+                known.head.is_first = true;
+                targets.insert(known.flow().target);
+                self.queue(job);
+            }
         }
         targets.into_iter().for_each(|target| self.pump(target));
     }
 
-    pub(super) fn on_frame(&mut self, frame: Frame) {
-        match frame {
-            Frame::Grant { target, from, total, per_flow, state } => {
-                self.on_grant(target, from, Places { total, per_flow }, state);
-            }
-            Frame::Missing { jobs } => self.on_missing(&jobs),
-            // The owner side takes all the others.
-            _ => (),
-        }
-    }
-
-    fn on_grant(&mut self, id: u64, from: ShardId, places: Places, state: Arc<GrantState>) {
+    pub(super) fn on_grant(
+        &mut self,
+        id: u64,
+        from: ShardId,
+        places: Places,
+        state: Arc<GrantState>,
+    ) {
         let Some(target) = self.targets.get_mut(&id) else { return };
         if from != target.owner {
             // This shard has a share of the striped destination again.
@@ -219,10 +196,10 @@ impl Home {
         }
     }
 
-    fn on_missing(&mut self, jobs: &[JobRef]) {
+    pub(super) fn on_missing(&mut self, jobs: &[JobRef]) {
         let (mut missing, mono) = (0, self.now.mono);
         for job in jobs {
-            let Some(known) = self.same(*job) else { continue };
+            let Some(known) = self.awaits(*job, |_| true) else { continue };
             // One that came back and was sent anew while the question was under way is not missing.
             if matches!(known.state, State::Out { since, .. } if mono.since(since) >= CHECK_AFTER) {
                 missing += 1;
@@ -248,10 +225,7 @@ impl Home {
         if !self.apply_pending(job.key) {
             match self.has_deadline(job.key) {
                 true => self.on_deadline(job.key),
-                false => {
-                    let is_behind = self.is_behind(job.key);
-                    self.queue(job, is_behind);
-                }
+                false => self.queue(job),
             }
         }
         self.look_after(target);
@@ -261,11 +235,7 @@ impl Home {
     pub(super) fn on_outcome(&mut self, outcome: Outcome) {
         let Outcome { job, what, unsettled } = outcome;
         let Now { mono, schedule: now, .. } = self.now;
-        let Some(known) = self.same(job) else { return };
-        if !known.is_out() {
-            self.counts.stale += 1;
-            return;
-        }
+        let Some(known) = self.awaits(job, Job::is_out) else { return };
         let target = known.flow().target;
         if let What::Returned(why) = what {
             self.note_returned(job, target, why);

@@ -25,10 +25,9 @@ use crate::queue::record::envelope::BodySum;
 use crate::queue::record::texts::Fields;
 use crate::queue::record::texts::Texts;
 use crate::route::DestinationPolicy;
-use crate::route::HopProtocol;
-use crate::route::OutboundTls;
-use crate::route::RequireTls;
 use crate::wire::smtp::transaction::BodyType;
+
+mod check;
 
 const START_MS: u64 = 1_800_000_000_000;
 const KEY: JobKey = (MessageId::from_u64(START_MS << 20), 0);
@@ -105,21 +104,13 @@ pub(in crate::delivery) fn hop(target: u64) -> Arc<Hop> {
         destination: format!("mx{target}.b.test").into(),
         name: "mx:b.test".into(),
         domain: "b.test".into(),
-        hosts: Box::default(),
-        protocol: HopProtocol::Smtp,
         policy: Arc::new(DestinationPolicy {
             recipients_per_message: 3,
             ..DestinationPolicy::default()
         }),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     };
     Arc::new(hop)
 }
@@ -160,10 +151,10 @@ impl Rig {
         // The first readings find nothing.
         for effect in std::mem::take(&mut effects) {
             let event = match effect {
-                HomeEffect::ReadDue { partition, .. } => {
+                HomeEffect::Read(Errand::Due { partition, .. }) => {
                     HomeEvent::Due { partition, rows: Vec::new(), next_ms: None }
                 }
-                HomeEffect::FindFlows { partition, .. } => {
+                HomeEffect::Read(Errand::Flows { partition, .. }) => {
                     HomeEvent::Flows { partition, flows: Vec::new(), is_end: true }
                 }
                 other => panic!("{other:?}"),
@@ -250,12 +241,13 @@ impl Rig {
     /// What is wanted, but readings by cursors, which the rest of the tests is about.
     fn wanted(&self) -> String {
         let name = |effect: &HomeEffect| match effect {
-            HomeEffect::ReadDue { .. }
-            | HomeEffect::ReadBacklog { .. }
-            | HomeEffect::FindFlows { .. } => None,
-            HomeEffect::Read { .. } => Some("read"),
+            HomeEffect::Read(errand) => match errand {
+                Errand::Due { .. } | Errand::Backlog { .. } | Errand::Flows { .. } => None,
+                Errand::Jobs { .. } => Some("read"),
+                Errand::Numbers { .. } => Some("numbers"),
+                Errand::List { .. } => Some("list"),
+            },
             HomeEffect::Resolve(_) | HomeEffect::LookUp(_) => Some("resolve"),
-            HomeEffect::FindNumbers { .. } => Some("numbers"),
             HomeEffect::Send { frame: Frame::Deliver(_), .. } => Some("deliver"),
             HomeEffect::Send { frame: Frame::Recall { .. }, .. } => Some("recall"),
             HomeEffect::Send { frame: Frame::Want { .. }, .. } => Some("want"),
@@ -269,7 +261,6 @@ impl Rig {
             }),
             HomeEffect::File { .. } => Some("file"),
             HomeEffect::Leftover { .. } => Some("leftover"),
-            HomeEffect::List { .. } => Some("list"),
             HomeEffect::Remove { .. } => Some("remove"),
             HomeEffect::Answer { .. } => Some("answer"),
             HomeEffect::Refiled => Some("refiled"),
@@ -753,7 +744,7 @@ fn the_end_of_a_refile_pass_is_stored_once() {
     let flows = vec![crate::queue::record::key::BacklogKey { flow, due }];
     effects.clear();
     home.on(HomeEvent::Flows { partition, flows, is_end: true }, now, &mut effects);
-    let reads = |effect: &HomeEffect| matches!(effect, HomeEffect::ReadBacklog { pass: Pass::Refile, flow: read, .. } if *read == flow);
+    let reads = |effect: &HomeEffect| matches!(effect, HomeEffect::Read(Errand::Backlog { pass: Pass::Refile, flow: read, .. }) if *read == flow);
     // Rows that are not due are read too.
     assert!(effects.iter().any(reads), "{effects:?}");
     effects.clear();
@@ -876,7 +867,7 @@ fn mail_whose_route_has_had_no_servers_for_so_long_goes_to_the_fallback_relay() 
 #[test]
 fn many_idle_destinations_are_forgotten_soon() {
     for (targets, left) in [(TARGETS_MANY as u64, TARGETS_MANY), (TARGETS_MANY as u64 + 1, 0)] {
-        let mut rig = Rig::new();
+        let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
         for number in 0..targets {
             let job = rig.fresh(number);
             let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
@@ -894,6 +885,30 @@ fn many_idle_destinations_are_forgotten_soon() {
         rig.on(HomeEvent::Tick);
         assert_eq!(rig.home.targets.len(), left);
     }
+}
+
+#[test]
+fn idle_destinations_give_way_to_mail_when_memory_is_short() {
+    let memory_max = 1 << 20;
+    let mut rig = Rig::with(HomePolicy { memory_max, ..policy(1) });
+    let mut number = 0;
+    while rig.home.memory.takes_fresh(JOB_GUESS_BYTES) {
+        let job = rig.fresh(number);
+        let resolved = Resolved::One(Resolution::Hop(route(1000 + number, 1, rig.now)));
+        rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+        if number > 0 {
+            let what = ends_of(&[0], End::Delivered);
+            rig.on(HomeEvent::Settle(Outcome { job, what, unsettled: None }));
+            rig.on(HomeEvent::Written { job, written: Written::Done });
+        }
+        number += 1;
+    }
+    assert_eq!((rig.home.jobs.len(), rig.home.targets.len()), (1, number as usize));
+    assert!(number as usize * TARGET_BYTES <= memory_max * 3 / 4, "{number} destinations");
+    rig.now = now_at(1000);
+    rig.on(HomeEvent::Tick);
+    assert_eq!(rig.home.targets.len(), 1, "that of the job which is out");
+    rig.fresh(number);
 }
 
 #[test]
@@ -952,4 +967,55 @@ fn tenants_take_turns_at_lookups() {
         _ => None,
     };
     assert_eq!(rig.effects.iter().find_map(next), Some(job));
+}
+
+/// The jobs whose lookups began with the last event.
+fn looked_up(rig: &Rig) -> Vec<JobRef> {
+    let job_of = |effect: &HomeEffect| match effect {
+        HomeEffect::LookUp(job) => Some(*job),
+        _ => None,
+    };
+    rig.effects.iter().filter_map(job_of).collect()
+}
+
+#[test]
+fn a_domain_that_answers_does_not_wait_for_silent_ones() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    let silent: Vec<JobRef> = (0..200).map(|number| rig.unknown(number)).collect();
+    let healthy = rig.unknown(silent.len() as u64);
+    assert_eq!(looked_up(&rig), silent[..LOOKUPS_MAX]);
+    let quick_ms = LOOKUP_QUICK.as_millis() as u64;
+    for second in 1..4 {
+        rig.now = now_at(second * quick_ms - 1);
+        rig.on(HomeEvent::Tick);
+        assert_eq!(looked_up(&rig), [], "the earlier ones may answer yet");
+        rig.now = now_at(second * quick_ms);
+        rig.on(HomeEvent::Tick);
+    }
+    assert_eq!(looked_up(&rig).last(), Some(&healthy));
+    // One that ends when its place is given up makes room for nobody; a quick one does.
+    let more: Vec<JobRef> = (300..400).map(|number| rig.unknown(number)).collect();
+    for (ended, begun) in [(silent[0], vec![]), (healthy, vec![more[55]])] {
+        let resolved = Resolved::One(Resolution::Hold);
+        rig.on(HomeEvent::Resolved { job: ended, generation: 1, resolved });
+        assert_eq!(looked_up(&rig), begun);
+    }
+}
+
+#[test]
+fn lookups_without_an_answer_are_bounded() {
+    let mut rig = Rig::with(HomePolicy { memory_max: 64 << 20, ..policy(1) });
+    let jobs: Vec<JobRef> = (0..2000).map(|number| rig.unknown(number)).collect();
+    let mut out = looked_up(&rig).len();
+    for second in 1..100 {
+        rig.now = now_at(second * LOOKUP_QUICK.as_millis() as u64);
+        rig.on(HomeEvent::Tick);
+        out += looked_up(&rig).len();
+        // They keep no cursor from reading.
+        assert!(rig.home.may_claim());
+    }
+    assert_eq!(out, LOOKUPS_OUT_MAX);
+    let resolved = Resolved::One(Resolution::Hold);
+    rig.on(HomeEvent::Resolved { job: jobs[0], generation: 1, resolved });
+    assert_eq!(looked_up(&rig), jobs[out..=out]);
 }

@@ -5,6 +5,8 @@
 
 use super::*;
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 impl Home {
     /// Nobody tells when there is memory for a flow again.
     pub(super) fn starve(&mut self, flow: FlowKey) {
@@ -21,7 +23,12 @@ impl Home {
     pub(super) fn note_time(&mut self, now: Now) {
         let passed = now.mono.since(self.now.mono).as_millis() as u64;
         let by_ms = now.schedule.ms_since(self.now.schedule).saturating_sub(passed);
+        let is_second = now.mono.as_ns() / SECOND_NS > self.now.mono.as_ns() / SECOND_NS;
         self.now = now;
+        let is_large = self.targets.len() * TARGET_BYTES > self.policy.memory_max / 4;
+        if is_second && is_large && !self.memory.takes_fresh(JOB_GUESS_BYTES) {
+            self.forget_targets(Duration::ZERO);
+        }
         if by_ms >= CLOCK_STEP.as_millis() as u64 {
             self.trust_at = now.mono.plus(DISTRUST);
             let by = Duration::from_millis(by_ms);
@@ -49,7 +56,6 @@ impl Home {
             if at > self.now.schedule || self.writing >= WRITES_MAX {
                 break;
             }
-            self.deadlines.pop_first();
             self.on_deadline(key);
         }
         self.look_up();
@@ -75,7 +81,6 @@ impl Home {
             }
             Timer::File => self.file(),
             Timer::Sweep => self.sweep(),
-            Timer::Look => (),
         }
     }
 
@@ -104,8 +109,7 @@ impl Home {
                 self.lookups.push(JobRef { key, incarnation }, origin);
             }
             self.refiling.is_whole = true;
-            let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
-            self.refiling.left = all.collect();
+            self.refile_all();
             self.refiling.known.clear();
         }
         let targets: Vec<u64> = self.targets.keys().copied().collect();
@@ -165,13 +169,18 @@ impl Home {
         if self.flows.begin_search() {
             self.start(self.refiling.is_whole);
         }
-        let patience = match self.targets.len() > TARGETS_MANY {
+        self.forget_targets(match self.targets.len() > TARGETS_MANY {
             true => TARGET_IDLE_CROWDED,
             false => TARGET_IDLE,
-        };
+        });
+    }
+
+    fn forget_targets(&mut self, patience: Duration) {
+        let (before, mono) = (self.targets.len(), self.now.mono);
         let idle = |target: &Target| {
             target.idle_since().is_some_and(|since| mono.since(since) >= patience)
         };
         self.targets.retain(|_, target| !idle(target));
+        self.memory.give_back((before - self.targets.len()) * TARGET_BYTES);
     }
 }

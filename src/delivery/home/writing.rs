@@ -37,33 +37,24 @@ impl Home {
 
     /// Event 9.
     pub(super) fn on_written(&mut self, job: JobRef, written: Written) {
-        let Some(known) = self.same(job) else { return };
-        let State::Writing(writing) = &known.state else {
-            self.counts.stale += 1;
-            return;
-        };
-        let change = match writing {
-            Writing::Part => {
-                self.counts.stale += 1;
-                return;
-            }
-            Writing::File(schedule) => Err(*schedule),
-            Writing::Change(write) => Ok(Arc::clone(write)),
-        };
+        let is_part = |known: &Job| matches!(known.state, State::Writing(Writing::Part));
+        let is_written = |known: &Job| known.is_writing() && !is_part(known);
+        let Some(known) = self.awaits(job, is_written) else { return };
+        let State::Writing(writing) = &known.state else { return };
+        let writing = writing.clone();
         if written == Written::DiskFull {
             return self.set_timer(WRITE_WAIT, Timer::Again(job));
         }
         if written == Written::Failed {
             self.note_failed(job.key.0.partition());
         }
-        let write = match change {
-            Ok(write) => write,
-            Err(schedule) => {
-                if written == Written::Done {
-                    self.set_schedule(job.key, schedule);
-                }
+        let write = match writing {
+            Writing::Change(write) => write,
+            Writing::File(schedule) if written == Written::Done => {
+                self.set_schedule(job.key, schedule);
                 return self.go_on(job, written);
             }
+            Writing::File(_) | Writing::Part => return self.go_on(job, written),
         };
         let part = match written {
             Written::Done | Written::Changed(_) => Part::Done,
@@ -79,9 +70,10 @@ impl Home {
             (Next::End, Written::Done) => return self.remove(job.key, false),
             (Next::Again(image), Written::Done) => {
                 self.set_schedule(job.key, image.schedule);
-                let known = self.jobs.get_mut(&job.key).expect("it is being written");
-                (known.head.attempts, known.head.warned) = (image.attempts, image.warned);
-                self.set_recipients_after(job.key, &image.recipients);
+                self.change(job.key, |known| {
+                    (known.head.attempts, known.head.warned) = (image.attempts, image.warned);
+                    known.recipients = image.recipients.clone();
+                });
             }
             (Next::Operation(_), Written::Unchanged(_, schedule)) => {
                 self.set_schedule(job.key, schedule);
@@ -96,15 +88,6 @@ impl Home {
             _ => (),
         }
         self.go_on(job, written);
-    }
-
-    fn set_recipients_after(&mut self, key: JobKey, recipients: &[u32]) {
-        let job = self.jobs.get_mut(&key).expect("it is being written");
-        if job.recipients.len() != recipients.len() {
-            self.memory.give_back(job.bytes());
-            job.recipients = recipients.into();
-            self.memory.take(job.bytes());
-        }
     }
 
     /// After a write that leaves the job alive.
@@ -127,10 +110,7 @@ impl Home {
 
     /// An effect that was not carried out, or whose answer says later.
     pub(super) fn again(&mut self, job: JobRef) {
-        let Some(known) = self.jobs.get(&job.key) else { return };
-        if known.incarnation != job.incarnation {
-            return;
-        }
+        let Some(known) = self.known(job) else { return };
         match &known.state {
             State::Reading => self.read_record(job),
             State::Resolving(Lookup::Later { at, .. }) if *at <= self.now.mono => {
@@ -147,10 +127,12 @@ impl Home {
 
     /// Event 11.
     pub(super) fn on_abandoned(&mut self, job: JobRef) {
-        let Some(known) = self.same(job) else { return };
+        let Some(known) = self.awaits(job, |_| true) else { return };
         match &known.state {
             State::Reading => self.set_timer(FAULT_WAIT, Timer::Again(job)),
-            State::Resolving(Lookup::Asked | Lookup::UnderWay) => self.later(job, FAULT_WAIT, None),
+            State::Resolving(Lookup::Asked | Lookup::UnderWay { .. }) => {
+                self.later(job, FAULT_WAIT, None);
+            }
             State::Resolving(Lookup::Numbers { .. }) => {
                 self.later(job, FAULT_WAIT, None);
                 self.end_turn(job.key.0);
@@ -171,27 +153,21 @@ impl Home {
             );
         }
         self.splits.insert(id, Vec::new());
-        let mut parts = parts;
-        if parts.len() > PARTS_MAX {
-            let rest = parts.split_off(PARTS_MAX - 1);
-            parts.push(rest.concat().into_boxed_slice());
-        }
-        let wanted = parts.len();
+        let wanted = parts.len().min(PARTS_MAX);
         if number == 0 {
             // A message with a job 0 has no other job, and no other write gives it one.
             return self.split(job, parts, (1..=u16::MAX).take(wanted).collect());
         }
         self.advance(job.key, State::Resolving(Lookup::Numbers { parts }));
-        self.effects.push(HomeEffect::FindNumbers { job, wanted });
+        self.effects.push(HomeEffect::Read(Errand::Numbers { job, wanted }));
     }
 
     pub(super) fn on_numbers(&mut self, job: JobRef, numbers: Vec<u16>) {
-        let Some(known) = self.same(job) else { return };
-        let State::Resolving(Lookup::Numbers { parts }) = &mut known.state else {
-            self.counts.stale += 1;
-            return;
-        };
-        let parts = std::mem::take(parts);
+        let has_parts =
+            |known: &Job| matches!(known.state, State::Resolving(Lookup::Numbers { .. }));
+        let Some(known) = self.awaits(job, has_parts) else { return };
+        let State::Resolving(Lookup::Numbers { parts }) = &known.state else { return };
+        let parts = parts.clone();
         if self.apply_pending(job.key) {
             return self.end_turn(job.key.0);
         }
@@ -219,9 +195,8 @@ impl Home {
         let head = Head { schedule, need: Need::Send, is_first: false, ..known.head.clone() };
         let mail = Arc::clone(known.mail());
         for (number, recipients) in numbers.into_iter().zip(parts) {
-            let (key, mail) = ((id, number), Some(Arc::clone(&mail)));
-            self.enter(key, State::Writing(Writing::Part), head.clone(), mail);
-            self.set_recipients(key, recipients);
+            let read = Some((Arc::clone(&mail), recipients));
+            self.enter((id, number), State::Writing(Writing::Part), head.clone(), read);
         }
         self.write(job.key, write);
     }
@@ -265,12 +240,8 @@ impl Home {
     /// The next job of the message may be split.
     fn end_turn(&mut self, id: MessageId) {
         for job in self.splits.remove(&id).into_iter().flatten() {
-            let known = self.jobs.get(&job.key);
-            let is_same = known.is_some_and(|known| {
-                let waits = matches!(known.state, State::Resolving(Lookup::Later { .. }));
-                waits && known.incarnation == job.incarnation
-            });
-            if is_same {
+            let state = self.known(job).map(|known| &known.state);
+            if let Some(State::Resolving(Lookup::Later { .. })) = state {
                 self.begin_lookup(job);
             }
         }

@@ -285,7 +285,7 @@ fn a_kill_wastes_seconds_of_a_rate_and_no_more() {
     assert_eq!(next.limit.free(Mono::ZERO), 0, "nothing goes before the first write");
     assert!(next.limit.save(Mono::ZERO).is_some());
     next.limit.saved();
-    let left = u64::from(next.limit.windows[0].free(Mono::ZERO));
+    let left = u64::from(next.limit.windows[0].room(Mono::ZERO));
     assert!((36_000 - sent - 60..=36_000 - sent).contains(&left), "{left} left");
 }
 

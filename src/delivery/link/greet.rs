@@ -15,7 +15,6 @@ use crate::delivery::link::Station;
 use crate::delivery::link::kind_of;
 use crate::delivery::link::own_limit;
 use crate::delivery::link::own_words;
-use crate::delivery::link::verdict_of;
 use crate::delivery::trust::Terms;
 use crate::handoff::frame::Hop;
 use crate::net::Channel;
@@ -196,7 +195,7 @@ fn tls_failure(fault: &Fault, cause: Option<&SocketFault>) -> Option<TlsFailure>
 }
 
 fn proven(facts: Option<&TlsFacts>) -> DeliveryTls {
-    match verdict_of(facts) {
+    match facts.and_then(TlsFacts::verdict) {
         None => DeliveryTls::Clear,
         Some(Verdict::Unproven(_)) => DeliveryTls::Unverified,
         Some(Verdict::Name) => DeliveryTls::Verified,

@@ -55,7 +55,7 @@ pub async fn open(
     let mut unable = None;
     let mut barred = None;
     for host in &hop.hosts {
-        let Addresses { mut addresses, authentic } = match addresses(station, host, &policy).await {
+        let (mut addresses, authentic) = match addresses(station, host, &policy).await {
             Ok(addresses) => addresses,
             Err(no_link) => {
                 last = worse(last, no_link);
@@ -123,36 +123,30 @@ fn worse(last: Option<NoLink>, next: NoLink) -> Option<NoLink> {
 }
 
 /// The addresses of one host, and whether DNSSEC vouches for them.
-struct Addresses {
-    addresses: Vec<SocketAddr>,
-    authentic: bool,
-}
-
 async fn addresses(
     station: &Station,
     host: &HostPort,
     policy: &DeliveryPolicy,
-) -> Result<Addresses, NoLink> {
+) -> Result<(Vec<SocketAddr>, bool), NoLink> {
     if host.unix_path().is_some() {
-        return Ok(Addresses { addresses: Vec::new(), authentic: false });
+        return Ok((Vec::new(), false));
     }
     if let Ok(address) = host.host.parse::<IpAddr>() {
-        let addresses = vec![SocketAddr::new(address, host.port)];
-        return Ok(Addresses { addresses, authentic: false });
+        return Ok((vec![SocketAddr::new(address, host.port)], false));
     }
     let found = station.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
         let own = fault.is_own_limit();
         let kind = if own { FailureKind::Ours(OurLimit::Dns) } else { FailureKind::Resolve };
         NoLink::new(&host.host, kind, format!("{}: {fault}", host.host))
     })?;
-    let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
-    let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
+    let v4: Vec<IpAddr> = found.v4.into_iter().map(IpAddr::V4).collect();
+    let v6: Vec<IpAddr> = found.v6.into_iter().map(IpAddr::V6).collect();
     let all = match policy.prefer_ipv6 {
-        true => dial::interleave(v6, v4),
-        false => dial::interleave(v4, v6),
+        true => dial::interleave(&v6, &v4),
+        false => dial::interleave(&v4, &v6),
     };
-    let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port)).collect();
-    Ok(Addresses { addresses, authentic: found.authentic })
+    let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port));
+    Ok((addresses.collect(), found.authentic))
 }
 
 /// Connects to the host by the first of its addresses that answers and greets.

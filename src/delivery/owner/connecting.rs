@@ -83,13 +83,13 @@ impl Owner {
     pub fn give_back(&mut self, conn: ConnId, delivery: Box<Delivery>, why: Returned, now: Mono) {
         let tenant = delivery.flow.tenant;
         self.return_job(delivery, why);
-        let used = self.capacity.get(conn).map(|connection| connection.used).unwrap_or_default();
+        let Some(connection) = self.capacity.get(conn) else { return };
+        let (used, link) = (connection.used, connection.link);
         if let Some(until) = used.tenant {
             self.put_back_token(tenant, until, now);
         }
         if let Some(index) = self.set_stage(conn, Stage::Asking) {
-            if let Some(until) = used.destination {
-                self.entries[index as usize].destination.rate.give_back(until, now);
+            if self.entries[index as usize].destination.give_back(&link, used.destination, now) {
                 self.touched.insert(index);
             }
             self.refresh(index, now);
@@ -126,7 +126,7 @@ impl Owner {
                     self.touched.insert(index);
                 }
             }
-            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::Unmet { .. } | LinkEnd::OurLimit(_) => {
+            LinkEnd::Closed | LinkEnd::Failed(_) | LinkEnd::OurLimit(_) => {
                 self.forget_connection(conn);
                 self.touched.insert(index);
             }
@@ -163,24 +163,22 @@ impl Owner {
                 }
                 return;
             };
+            if self.entries[index as usize].policy_number != self.policy_number {
+                self.apply_policy(index, now);
+            }
             let entry = &mut self.entries[index as usize];
-            let opening = entry.destination.open(&self.policy.sources, now, &mut self.random);
+            let opening = entry.destination.open(now, &mut self.random);
             // To the end of the line.
             entry.request = self.capacity.request(entry.request, index, None);
             let Some(opening) = opening else {
                 self.capacity.give_up(&self.gate);
+                self.note_all_unsaved(index);
                 self.set_timer(index, now);
                 continue;
             };
-            let link = Link {
-                class: opening.class,
-                outlet: opening.outlet,
-                roles: opening.roles,
-                is_opening: true,
-            };
+            let Opening { link, hop, source } = opening;
             let conn = self.capacity.add(index, link);
-            self.shift(index, &link, None, Some(Stage::Opening.place()));
-            let (hop, source) = (opening.hop, opening.source);
+            self.shift(index, &link, None, Some(Stage::Opening));
             self.effects.push(OwnerEffect::Open { conn, hop, source });
             self.refresh(index, now);
         }
@@ -189,7 +187,7 @@ impl Owner {
     /// Whether a connection that asks for a job has to go.
     fn must_close(&self, index: u32, link: &Link, taken: u32, now: Mono) -> bool {
         let destination = &self.entries[index as usize].destination;
-        if destination.must_close(link, taken, now) {
+        if destination.must_close(link, Some(taken), now) {
             return true;
         }
         let Some(waiting) = self.capacity.waiting() else { return false };
@@ -213,7 +211,7 @@ impl Owner {
         let before = self.capacity.set(conn, stage)?;
         let connection = self.capacity.get(conn)?;
         let (index, link) = (connection.destination, connection.link);
-        self.shift(index, &link, Some(before.place()), Some(stage.place()));
+        self.shift(index, &link, Some(before), Some(stage));
         let entry = &mut self.entries[index as usize];
         if let Stage::Idle { .. } = before
             && let Some(place) = entry.idle.iter().rposition(|other| *other == conn)
@@ -230,8 +228,8 @@ impl Owner {
         &mut self,
         index: u32,
         link: &Link,
-        from: Option<Place>,
-        to: Option<Place>,
+        from: Option<Stage>,
+        to: Option<Stage>,
     ) {
         let destination = &mut self.entries[index as usize].destination;
         self.active -= usize::from(destination.counts.live() > 0);
@@ -244,8 +242,8 @@ impl Owner {
             self.set_stage(conn, Stage::Asking);
         }
         let Some(connection) = self.capacity.remove(conn, &self.gate) else { return };
-        let place = connection.stage.place();
-        self.shift(connection.destination, &connection.link, Some(place), None);
+        let Connection { destination, link, stage, .. } = connection;
+        self.shift(destination, &link, Some(stage), None);
     }
 
     pub(super) fn wake_idle(&mut self, index: u32, now: Mono) {
@@ -254,25 +252,30 @@ impl Owner {
         while place > 0 && self.entries[index as usize].destination.wakes_any(now) {
             place -= 1;
             let conn = self.entries[index as usize].idle[place];
-            let Some(class) = self.capacity.get(conn).map(|one| one.link.class) else { continue };
+            let Some(link) = self.capacity.get(conn).map(|one| one.link) else { continue };
             let destination = &mut self.entries[index as usize].destination;
             // A connection is opened for the class whose turn it is, if there is room for one.
             let turn = destination.next_turn(now);
-            if turn.is_some_and(|turn| turn != class && destination.may_serve(turn, now)) {
+            if turn.is_some_and(|turn| turn != link.class && destination.may_serve(turn, now)) {
                 continue;
             }
-            if destination.wakes(class) {
+            if destination.wakes(&link, now) {
                 self.set_stage(conn, Stage::Asking);
                 self.effects.push(OwnerEffect::Wake { conn });
             }
         }
-        // The oldest makes room if it has to. When it has closed, the next one does.
+        // The oldest makes room if it has to, or one whose source has used up its rate. When it has
+        // closed, the next one does.
         let Entry { destination, idle, .. } = &self.entries[index as usize];
-        let Some(conn) = idle.first().copied().filter(|_| destination.counts.asking == 0) else {
+        if destination.counts.asking > 0 {
             return;
+        }
+        let gives_way = |conn: &&ConnId| {
+            let link = self.capacity.get(**conn).map(|one| one.link);
+            link.is_some_and(|link| destination.must_close(&link, None, now))
         };
-        let link = self.capacity.get(conn).map(|one| one.link);
-        if link.is_some_and(|link| destination.must_close(&link, 0, now)) {
+        let most = if destination.policy().source_rates.is_limited() { idle.len() } else { 1 };
+        if let Some(conn) = idle.iter().take(most).find(gives_way).copied() {
             self.set_stage(conn, Stage::Asking);
             self.effects.push(OwnerEffect::Wake { conn });
         }

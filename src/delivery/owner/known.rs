@@ -14,6 +14,11 @@ const CROWD: usize = 10_000;
 
 const IDLE_CROWDED_MS: u64 = 10_000;
 
+/// After which time one of so many is forgotten if nothing uses it.
+pub(super) fn idle_ms(known: usize) -> u64 {
+    if known > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
+}
+
 impl Owner {
     /// The destination of a hop, made if need be. `None`: there is no room for another one.
     pub(super) fn entry_of(&mut self, hop: &Arc<Hop>, now: Mono) -> Option<u32> {
@@ -72,36 +77,19 @@ impl Owner {
         Some(index)
     }
 
-    pub(super) fn idle_ms(&self) -> u64 {
-        if self.entries.len() > CROWD { IDLE_CROWDED_MS } else { DESTINATION_IDLE_MS }
-    }
-
-    pub(super) fn note_idle(&mut self, index: u32, generation: u32, now: Mono) {
-        if self.idle.len() > 2 * self.entries.len() + 64 {
-            let entries = &self.entries;
-            self.idle.retain(|(index, generation, since)| {
-                entries.get(*index as usize).is_some_and(|entry| {
-                    entry.generation == *generation && entry.idle_since == Some(*since)
-                })
-            });
-        }
-        self.idle.push_back((index, generation, now));
-    }
-
     /// Forgets destinations that have been idle for long.
     pub(super) fn forget_idle(&mut self, now: Mono) {
-        while let Some((index, generation, since)) = self.idle.front().copied()
-            && now.ms_since(since) >= self.idle_ms()
+        while let Some((since, index)) = self.idle.first().copied()
+            && now.ms_since(since) >= idle_ms(self.entries.len())
         {
-            self.idle.pop_front();
-            self.forget_or_keep((index, generation, since), false, now);
+            self.forget_or_keep((since, index), false, now);
         }
     }
 
     /// Makes room for a destination by forgetting the one that has been idle longest.
     pub(super) fn forget_oldest(&mut self, now: Mono) -> bool {
         for _ in 0..FORGET_TRIES {
-            let Some(idle) = self.idle.pop_front() else { return false };
+            let Some(idle) = self.idle.first().copied() else { return false };
             if self.forget_or_keep(idle, true, now) {
                 return true;
             }
@@ -110,17 +98,10 @@ impl Owner {
     }
 
     /// A destination of which something must be remembered goes to the end of the line.
-    fn forget_or_keep(
-        &mut self,
-        (index, generation, since): (u32, u32, Mono),
-        is_full: bool,
-        now: Mono,
-    ) -> bool {
-        let is_it =
-            |entry: &Entry| entry.generation == generation && entry.idle_since == Some(since);
-        let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| is_it(entry)) else {
-            return false;
-        };
+    fn forget_or_keep(&mut self, idle: (Mono, u32), is_full: bool, now: Mono) -> bool {
+        self.idle.remove(&idle);
+        let (_, index) = idle;
+        let entry = &mut self.entries[index as usize];
         // The lead must hear that it has nothing any more, and say so.
         let lacks = entry.destination.wants_share().is_some();
         let holds = |member: &Member| {
@@ -132,7 +113,7 @@ impl Owner {
             || !(is_full && self.rates.keeps_more()) && entry.destination.counts_rate(now)
         {
             entry.idle_since = Some(now);
-            self.idle.push_back((index, generation, now));
+            self.idle.insert((now, index));
             return false;
         }
         let mut entry = self.entries.remove(index as usize);
@@ -142,9 +123,11 @@ impl Owner {
         self.capacity.request(entry.request, index, None);
         self.touched.remove(&index);
         self.by_name.remove(&entry.destination.name);
-        self.by_key.remove(&entry.key);
-        if let Rate::Own(limit) = &mut entry.destination.rate {
-            self.rates.forget(entry.key, limit, now);
+        for (key, rate) in entry.rates() {
+            self.by_key.remove(&key);
+            if let Rate::Own(limit) = rate {
+                self.rates.forget(key, limit, now);
+            }
         }
         true
     }

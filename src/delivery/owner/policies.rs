@@ -1,6 +1,7 @@
 //! Which policy a destination follows, and which destinations operators have paused.
 //!
-//! Promise:  a reload reaches every destination: in steps at ticks, and at once where a job comes.
+//! Promise:  a reload reaches every destination: in steps at ticks, and at once where a job comes or a
+//!           connection is opened.
 //! Bounds:   `RELOADED_PER_TICK` destinations in one step.
 
 use super::*;
@@ -37,16 +38,10 @@ impl Owner {
             // The lead looks up the limit too.
             member.told = None;
         }
-        let destination = &mut entry.destination;
-        if *destination.policy() != policy {
-            let is_limited = matches!(destination.rate, Rate::Tokens(_));
-            if is_member && is_limited != policy.rates.is_limited() {
-                destination.rate = Rate::of_member(&policy);
-            }
-            destination.set_policy(policy);
-        }
+        entry.destination.set_policy(policy, &self.policy.sources);
+        self.rate_sources(index, now);
         if !is_here {
-            entry.grants.forget_waiting();
+            self.entries[index as usize].grants.forget_waiting();
             self.return_all(index, Returned::NotHere);
         } else if are_others_limited {
             self.return_all(index, Returned::NoPlaces);

@@ -1,12 +1,13 @@
 //! Rates at the owner: what is counted here, the file that outlives the process, and tenants.
 //!
-//! Promise:  a limit is counted by one shard only: that of a destination by its lead, that of a tenant
-//!           by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
+//! Promise:  a limit is counted by one shard only: those of a destination and of its sources by its
+//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
 //!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
 //!           the places of others.
 //! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
 //! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
 
+use super::known::idle_ms;
 use super::*;
 
 /// Destinations forgotten for want of room of which is known what was sent under their rates.
@@ -20,9 +21,9 @@ pub(in crate::delivery) struct RateBook {
     kept: HashMap<u64, Kept>,
     kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.
-    unsaved: BTreeSet<(Mono, u64)>,
+    pub(super) unsaved: BTreeSet<(Mono, u64)>,
     /// The limits of the save under way.
-    saving: Vec<u64>,
+    pub(super) saving: Vec<u64>,
     /// Forgotten limits, under which nothing counts any more.
     dropped: Vec<u64>,
     /// The rates of all tenants that have any, by the hash of the tenant.
@@ -33,9 +34,9 @@ pub(in crate::delivery) struct RateBook {
     spent: HashMap<u64, Mono>,
     /// When tokens of tenants expire and used up rates are free again. A tenant may be there more than
     /// once.
-    due: BTreeSet<(Mono, u64)>,
+    pub(super) due: BTreeSet<(Mono, u64)>,
     /// Tenants that lack tokens, or may have some to give back.
-    changed: BTreeSet<u64>,
+    pub(super) changed: BTreeSet<u64>,
 }
 
 /// What counted then under a limit, and until when something of it does.
@@ -110,15 +111,6 @@ impl RateBook {
         }
     }
 
-    /// When something is to be saved or asked for.
-    pub(super) fn next_wake(&self, ticked: Mono) -> Option<Mono> {
-        let unsaved = self.unsaved.first().map(|(at, _)| *at).filter(|_| self.saving.is_empty());
-        let changed = (!self.changed.is_empty()).then_some(Mono::ZERO);
-        let due = self.due.first().map(|(at, _)| *at);
-        let tick = ticked.plus_ms(TICK_MS);
-        [unsaved, changed, due].into_iter().flatten().min().map(|at| at.max(tick))
-    }
-
     /// Until when the rate of a tenant is used up.
     pub(super) fn spent_until(&self, tenant: u64, now: Mono) -> Option<Mono> {
         self.spent.get(&tenant).copied().filter(|until| now < *until)
@@ -140,10 +132,40 @@ impl Owner {
         if let Some(lead) = self.leads.get_mut(&key) {
             return Some(&mut lead.limit);
         }
-        let index = *self.by_key.get(&key)?;
-        match &mut self.entries[index as usize].destination.rate {
+        match self.entries[*self.by_key.get(&key)? as usize].rate_mut(key)? {
             Rate::Own(limit) => Some(limit),
             Rate::Tokens(_) => None,
+        }
+    }
+
+    /// Gives the sources of a destination their rates that have none yet.
+    pub(super) fn rate_sources(&mut self, index: u32, now: Mono) {
+        let Entry { destination, member, .. } = &mut self.entries[index as usize];
+        let rates = destination.policy().source_rates;
+        while let Some((outlet, source)) = destination.next_unrated() {
+            let key = self.hasher.source(&destination.name, source);
+            let rate = match member {
+                Some(_) => Rate::of_member(&rates),
+                None => Rate::Own(match self.leads.remove(&key) {
+                    // The destination was striped before.
+                    Some(mut lead) => {
+                        lead.limit.set_rates(&rates);
+                        lead.limit
+                    }
+                    None => self.rates.limit(key, &rates, Users::OneShard, now),
+                }),
+            };
+            destination.set_source_rate(outlet, key, rate);
+            self.by_key.insert(key, index);
+        }
+    }
+
+    /// Remembers when the limits of a destination and of its sources are to be saved.
+    pub(super) fn note_all_unsaved(&mut self, index: u32) {
+        for (key, rate) in self.entries[index as usize].rates() {
+            if let Rate::Own(limit) = rate {
+                self.rates.unsaved.extend(limit.saves_at().map(|at| (at, key)));
+            }
         }
     }
 
@@ -296,7 +318,7 @@ impl Owner {
     fn ask_for(&mut self, tenant: u64, now: Mono) {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
-        let frames = one.tokens.frames(one.queued, (tenant, from), now);
+        let frames = one.tokens.frames(one.queued, (tenant, from), None, now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
         if one.queued == 0 {
             self.rates.tenants.remove(&tenant);
@@ -313,14 +335,23 @@ impl Owner {
         changed.into_iter().for_each(|tenant| self.ask_for(tenant, now));
     }
 
-    /// To the lead: a shard asks for tokens of the rate of a destination or a tenant.
-    pub fn ask(&mut self, key: u64, from: ShardId, tokens: u32, now: Mono) {
-        if let Some(rates) = self.rates.limited.get(&key).copied() {
-            let users = Users::Shards;
-            let lead = self.leads.entry(key).or_insert_with(|| Lead {
-                shares: Shares::new(0, 0),
-                limit: self.rates.limit(key, &rates, users, now),
-                used_at: now,
+    /// To the lead: a shard asks for tokens of the rate of a destination, of a source at the destination
+    /// of this hop, or of a tenant.
+    pub fn ask(&mut self, key: u64, (from, tokens): (ShardId, u32), hop: Option<&Hop>, now: Mono) {
+        let rates = match hop {
+            Some(hop) => {
+                let destination = self.hasher.destination(&hop.destination, None);
+                if !self.leads.contains_key(&destination) {
+                    // Until it hears of the other owners, it counts the source on its own.
+                    return;
+                }
+                Some(self.policy_for(hop).source_rates)
+            }
+            None => self.rates.limited.get(&key).copied(),
+        };
+        if let Some(rates) = rates {
+            let lead = self.leads.entry(key).or_insert_with(|| {
+                Lead::counting(self.rates.limit(key, &rates, Users::Shards, now), now)
             });
             lead.limit.set_rates(&rates);
         }
@@ -348,7 +379,7 @@ impl Owner {
                 None => self.return_tenant(key, until, now),
             }
         } else if let Some(index) = self.by_key.get(&key).copied() {
-            if let Rate::Tokens(held) = &mut self.entries[index as usize].destination.rate {
+            if let Some(Rate::Tokens(held)) = self.entries[index as usize].rate_mut(key) {
                 held.on_allow(tokens, until);
             }
             self.refresh(index, now);
@@ -378,12 +409,14 @@ impl Owner {
         }
     }
 
+    /// If there are many, also those under whose rates something counts, which is kept beside.
     pub(super) fn forget_leads(&mut self, now: Mono) {
-        let rates = &mut self.rates;
+        let (rates, idle_ms) = (&mut self.rates, idle_ms(self.leads.len()));
+        let is_crowded = idle_ms < DESTINATION_IDLE_MS;
         self.leads.retain(|key, lead| {
-            let is_kept = now.ms_since(lead.used_at) < DESTINATION_IDLE_MS
+            let is_kept = now.ms_since(lead.used_at) < idle_ms
                 || !lead.shares.is_unused()
-                || lead.limit.empties_at(now) > now;
+                || lead.limit.empties_at(now) > now && !(is_crowded && rates.keeps_more());
             if !is_kept {
                 rates.forget(*key, &mut lead.limit, now);
             }

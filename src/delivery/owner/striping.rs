@@ -5,7 +5,8 @@
 //!           has told of it.
 //! Order:    a member tells what it uses, the lead answers with shares. Frames may be lost, so a member
 //!           that has another share than it wants tells again.
-//! Bounds:   `DESTINATIONS_MAX` leads; a member tells at most once in `USED_EVERY_MS`.
+//! Bounds:   `DESTINATIONS_MAX` leads. Full: a new one gives no shares, and its members tell again. A
+//!           member tells at most once in `USED_EVERY_MS`.
 
 use super::*;
 
@@ -29,26 +30,36 @@ impl Owner {
         // Without any it has none until the lead gives it some.
         destination.set_share(Some(connections));
         let policy = Arc::clone(destination.policy());
-        let before = std::mem::replace(&mut destination.rate, Rate::of_member(&policy));
         let (number, told, told_at) = (0, None, Mono::ZERO);
         entry.member = Some(Member { lead, number, told, told_at });
         self.touched.insert(index);
-        if let Rate::Own(mut limit) = before
-            && lead == self.me
-            && !self.leads.contains_key(&key)
-        {
-            limit.set_users(Users::Shards, now);
-            limit.set_rates(&policy.rates);
+        let mut limits = Vec::new();
+        for (of, rate) in entry.rates() {
+            let rates = if of == key { &policy.rates } else { &policy.source_rates };
+            if let Rate::Own(mut limit) = std::mem::replace(rate, Rate::of_member(rates)) {
+                limit.set_users(Users::Shards, now);
+                limits.push((of, Lead::counting(limit, now)));
+            }
+        }
+        if lead == self.me && !self.leads.contains_key(&key) {
+            if self.leads.len() >= DESTINATIONS_MAX {
+                let limits = limits.iter_mut();
+                return limits.for_each(|(of, lead)| self.rates.forget(*of, &mut lead.limit, now));
+            }
+            self.leads.extend(limits);
             let mut shares = Shares::new(policy.connections_max, self.share_number);
             let used = Used { number: 0, connections, wanted: connections };
             let changed = shares.on_used(self.me, used);
             self.share_number = self.share_number.max(shares.number());
-            self.leads.insert(key, Lead { shares, limit, used_at: now });
+            if let Some(lead) = self.leads.get_mut(&key) {
+                lead.shares = shares;
+            }
             self.send_shares(key, changed);
         }
     }
 
-    /// Tells the lead of a striped destination what this member uses, and asks it for tokens.
+    /// Tells the lead of a striped destination what this member uses, and asks it for tokens of the
+    /// destination and of its sources.
     pub(super) fn tell_used(&mut self, index: u32, now: Mono) {
         let Entry { destination, member, hop, key, .. } = &mut self.entries[index as usize];
         let Some(member) = member else { return };
@@ -63,19 +74,25 @@ impl Owner {
             self.touched.insert(index);
         } else if changes || lacks {
             (member.told, member.told_at) = (Some(used), now);
-            let Used { number, connections, wanted } = used;
             let (from, hop) = (self.me, Some(Arc::clone(hop)));
-            let frame = Frame::Used { target: key, from, hop, number, connections, wanted };
+            let frame = Frame::Used { target: key, from, hop, used };
             self.effects.push(OwnerEffect::Send { to: lead, frame });
         }
-        let queued = destination.queued();
-        let Rate::Tokens(tokens) = &mut destination.rate else { return };
-        if queued > 0 {
+        let (queued, mut frames) = (destination.queued() as u32, Vec::new());
+        let mut needs_tokens = false;
+        if let Rate::Tokens(tokens) = &mut destination.rate {
+            needs_tokens = true;
+            frames.extend(tokens.frames(queued, (key, self.me), None, now));
+        }
+        for (source, waiting, tokens) in destination.source_tokens() {
+            needs_tokens = true;
+            frames.extend(tokens.frames(waiting, (source, self.me), Some(hop), now));
+        }
+        if needs_tokens && queued > 0 {
             // Asked again when they do not come.
             self.touched.insert(index);
         }
-        let frames = tokens.frames(queued as u32, (key, self.me), now);
-        self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
+        self.effects.extend(frames.into_iter().map(|frame| OwnerEffect::Send { to: lead, frame }));
     }
 
     /// To the lead: what a member uses of a striped destination.
@@ -91,7 +108,7 @@ impl Owner {
         let policy = self.policy_for(hop);
         if !self.leads.contains_key(&key) {
             if self.leads.len() >= DESTINATIONS_MAX {
-                self.forget_leads(now);
+                return;
             }
             // Until now this shard was the only owner: what it has counts first.
             if let Some(index) = self.by_name.get(&hop.destination).copied()
@@ -127,8 +144,8 @@ impl Owner {
     pub fn share(&mut self, key: u64, (lead, number, connections): (ShardId, u32, u32), now: Mono) {
         let is_member = |index: &u32| self.entries[*index as usize].member.is_some();
         let Some(index) = self.by_key.get(&key).copied().filter(is_member) else {
-            let (from, connections, wanted) = (self.me, 0, 0);
-            let frame = Frame::Used { target: key, from, hop: None, number, connections, wanted };
+            let used = Used { number, ..Used::default() };
+            let frame = Frame::Used { target: key, from: self.me, hop: None, used };
             return self.send(lead, frame);
         };
         let entry = &mut self.entries[index as usize];

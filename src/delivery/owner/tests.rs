@@ -1,7 +1,6 @@
 //! What the owner makes of jobs, connections, replies and operators, in one shard.
 
 use std::net::Ipv4Addr;
-use std::net::SocketAddr;
 
 use super::*;
 
@@ -9,8 +8,6 @@ use crate::base::Class;
 use crate::base::MessageId;
 use crate::base::PublicId;
 use crate::base::SpoolNumber;
-use crate::base::StreamNumber;
-use crate::base::TenantId;
 use crate::base::Wall;
 use crate::config::Label;
 use crate::config::PoolConfig;
@@ -19,6 +16,7 @@ use crate::config::kind::Spelled;
 use crate::delivery::destination::Blame;
 use crate::delivery::destination::Failure;
 use crate::delivery::destination::RuleAction;
+use crate::delivery::home::tests::envelope;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::HostNames;
 use crate::handoff::frames::Evidence;
@@ -29,22 +27,17 @@ use crate::handoff::frames::MailBody;
 use crate::handoff::frames::OurLimit;
 use crate::handoff::frames::PLACES_OPENING;
 use crate::queue::Envelope;
-use crate::queue::Labels;
-use crate::queue::Recipient;
-use crate::queue::RecipientsBuf;
-use crate::queue::record::envelope::BodySum;
-use crate::queue::record::texts::Fields;
-use crate::queue::record::texts::Texts;
-use crate::route::HopProtocol;
 use crate::route::OutboundTls;
-use crate::route::RequireTls;
 use crate::route::source::Source;
 use crate::route::source::SourceTable;
+use crate::wire::classify::Action;
 use crate::wire::classify::Cause;
-use crate::wire::smtp::transaction::BodyType;
+use crate::wire::classify::Measure;
+use crate::wire::classify::Scope;
 
 mod classes;
 mod random;
+mod source_rates;
 mod stripes;
 
 const HOME: ShardId = ShardId(0);
@@ -59,54 +52,19 @@ pub(super) fn hop(destination: &str) -> Hop {
         destination: destination.into(),
         name: "mx:b.test".into(),
         domain: "b.test".into(),
-        hosts: Box::default(),
-        protocol: HopProtocol::Smtp,
-        policy: Arc::default(),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     }
 }
 
 fn envelope_of(sender: &str) -> Arc<[u8]> {
-    let mut list = RecipientsBuf::default();
-    list.push(&Recipient { mailbox: "r@b.test", notify: 0, orcpt: None }).expect("it is short");
-    let envelope = Envelope {
-        received_ms: 1_800_000_000_000,
-        intake_ms: 0,
-        sender: Some(sender),
-        smtputf8: false,
-        requiretls: false,
-        body_type: BodyType::SevenBit,
-        ret: None,
-        envid: None,
-        auth: None,
-        declared_bytes: None,
-        head_bytes: 10,
-        body: BodySum { bytes: 1000, ..BodySum::default() },
-        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        helo: "a.test",
-        listener: "smtp",
-        protocol: "SMTP",
-        tls: None,
-        message_id: None,
-        kept_until_ms: None,
-        tenant: TenantId::OPERATOR,
-        credential: None,
-        stream: StreamNumber(0),
-        tags: Texts::default(),
-        metadata: Fields::default(),
-        labels: Labels::default(),
-        recipients: list.as_recipients(),
-    };
-    let mut record = Vec::new();
-    envelope.encode(&mut record).expect("it is short");
+    let record = envelope(1_800_000_000_000, 1, |one| {
+        let mut record = Vec::new();
+        let all = Envelope { sender: Some(sender), ..*one };
+        all.encode(&mut record).expect("it is short");
+        record
+    });
     record.into()
 }
 
@@ -159,9 +117,29 @@ fn at(ms: u64) -> Mono {
     Mono::from_ms(ms)
 }
 
+impl Owner {
+    /// When the first tick comes that has something to do, if the last one was then.
+    pub(in crate::delivery) fn next_wake(&self, ticked: Mono) -> Option<Mono> {
+        let next_tick = ticked.plus_ms(20);
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let waits = self.capacity.has_requests() && !self.is_closing;
+        let has_work = waits || !self.touched.is_empty() || self.reloading.is_some();
+        let idle_ms = known::idle_ms(self.entries.len());
+        let idle = self.idle.first().map(|(since, _)| since.plus_ms(idle_ms));
+        let rates = &self.rates;
+        let unsaved = rates.unsaved.first().filter(|_| rates.saving.is_empty());
+        let due = unsaved.into_iter().chain(rates.due.first()).map(|(at, _)| *at).min();
+        let changed = (!rates.changed.is_empty()).then_some(next_tick);
+        let due = due.map(|at| at.max(next_tick));
+        let work = has_work.then_some(next_tick);
+        [timer, work, idle, changed, due].into_iter().flatten().min()
+    }
+}
+
 /// An owner, and what it wanted so far.
 struct Bench {
     owner: Owner,
+    ticked: Mono,
     opened: Vec<(ConnId, Box<str>, Option<Box<str>>)>,
     woken: Vec<ConnId>,
     returned: Vec<(u32, Returned)>,
@@ -196,7 +174,8 @@ impl Bench {
         let (opened, woken, returned) = (Vec::new(), Vec::new(), Vec::new());
         let (unreached, grants, jobs) = (Vec::new(), Vec::new(), 0);
         let saves = Vec::new();
-        Bench { owner, opened, woken, returned, unreached, grants, jobs, saves }
+        let ticked = Mono::ZERO;
+        Bench { owner, ticked, opened, woken, returned, unreached, grants, jobs, saves }
     }
 
     fn collect(&mut self) {
@@ -244,8 +223,13 @@ impl Bench {
         self.owner.want(hop, (target_of(hop), HOME, 5, 1), at(ms));
     }
 
+    fn next_wake(&self) -> Option<Mono> {
+        self.owner.next_wake(self.ticked)
+    }
+
     fn tick(&mut self, ms: u64) {
-        self.owner.tick(at(ms));
+        self.ticked = at(ms);
+        self.owner.tick(self.ticked);
         self.collect();
         if !self.saves.is_empty() {
             self.owner.saved(at(ms));
@@ -397,7 +381,7 @@ fn failures_in_a_row_back_off_and_one_probe_ends_it() {
     assert_eq!(bench.grants.last(), Some(&(0, Binds::BackingOff)), "it hears again");
     // A home that has asked hears when it may send the probe.
     bench.want(&a, 10_000);
-    assert!(bench.owner.next_wake().is_some_and(|at| at <= Mono::from_ms(until_ms)));
+    assert!(bench.next_wake().is_some_and(|at| at <= Mono::from_ms(until_ms)));
     bench.tick(until_ms - 1);
     assert_eq!(bench.grants.pop(), Some((0, Binds::BackingOff)));
     bench.tick(until_ms);
@@ -476,6 +460,7 @@ fn a_probe_waits_for_a_rate_and_goes_on() {
 
 /// Tokens that are asked for come at once, valid until then; those given back are collected.
 fn pass_tokens(bench: &mut Bench, until_ms: u64, ms: u64) -> Vec<(u64, u32, Mono)> {
+    bench.ticked = at(ms);
     bench.owner.tick(at(ms));
     let mut unused = Vec::new();
     for effect in bench.owner.take_effects() {
@@ -524,23 +509,53 @@ fn a_job_that_is_given_back_uses_no_token() {
 }
 
 #[test]
+fn leads_are_bounded_and_what_was_sent_still_counts() {
+    let text = "[destination_defaults]\nmessages_per_day = 1\nstripes = 2\n";
+    let mut bench = Bench::of_shards(policy(text), 2);
+    let keys: Vec<u64> = (0..DESTINATIONS_MAX + 3)
+        .map(|number| {
+            let hop = named(&format!("d{number}"));
+            bench.owner.used(target_of(&hop), ShardId(1), (Some(&hop), Used::default()), at(0));
+            target_of(&hop)
+        })
+        .collect();
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    assert!(!bench.owner.leads.contains_key(&keys[DESTINATIONS_MAX]), "it has no room");
+    let lead = bench.owner.leads.get_mut(&keys[0]).expect("it came first");
+    lead.limit.count(1, at(0));
+    let idle_ms = known::idle_ms(DESTINATIONS_MAX);
+    bench.tick(idle_ms - 1);
+    assert_eq!(bench.owner.leads.len(), DESTINATIONS_MAX);
+    bench.tick(idle_ms);
+    assert_eq!(bench.owner.leads.len(), 0);
+    // They come again.
+    for (number, key) in [(0, keys[0]), (DESTINATIONS_MAX, keys[DESTINATIONS_MAX])] {
+        let hop = named(&format!("d{number}"));
+        bench.owner.used(key, ShardId(1), (Some(&hop), Used::default()), at(idle_ms));
+    }
+    let mut ends = |key| bench.owner.leads.get_mut(key).map(|lead| lead.limit.empties_at(at(0)));
+    assert!(ends(&keys[0]) > Some(at(idle_ms)), "the message counts");
+    assert_eq!(ends(&keys[DESTINATIONS_MAX]), Some(Mono::ZERO));
+}
+
+#[test]
 fn a_tenant_with_tokens_is_looked_at_when_they_expire() {
     let (policy, tenant) = with_limited_tenant("[destination_defaults]\nidle_reuse = '60s'\n");
     let (mut bench, a) = (Bench::with(policy), named("a"));
     bench.push_of(&a, 3, tenant, 0);
     pass_tokens(&mut bench, 250, 20);
     pass_tokens(&mut bench, 250, 40);
-    assert_eq!(bench.owner.next_wake(), Some(at(60)), "nobody has answered for two of them");
+    assert_eq!(bench.next_wake(), Some(at(60)), "nobody has answered for two of them");
     pass_tokens(&mut bench, 250, 120);
     pass_tokens(&mut bench, 250, 140);
-    assert_eq!(bench.owner.next_wake(), Some(at(250)), "not at each tick");
+    assert_eq!(bench.next_wake(), Some(at(250)), "not at each tick");
     let conns = bench.connect(140);
     assert!(bench.take(conns[0], 249).is_some() && bench.take(conns[1], 250).is_none());
     assert!(bench.owner.rates.holds(tenant));
     assert_eq!(pass_tokens(&mut bench, 500, 250), [(tenant, 2, at(250))], "they have expired");
     assert!(bench.take(conns[1], 250).is_some() && bench.take(conns[2], 250).is_some());
     assert_eq!(pass_tokens(&mut bench, 500, 270), []);
-    assert!(bench.owner.next_wake().is_some_and(|wake| wake > at(290)), "no job waits");
+    assert!(bench.next_wake().is_some_and(|wake| wake > at(290)), "no job waits");
 }
 
 #[test]
@@ -573,7 +588,7 @@ fn our_own_shortage_is_not_held_against_the_destination() {
     assert_eq!(bench.state(&a, 1).binds, Binds::OurLimit(OurLimit::Descriptors));
     assert!(bench.state(&a, 1).last.is_none() && bench.returned.is_empty());
     assert_eq!(bench.opened(20).len(), 1, "the other one soon");
-    let wake = bench.owner.next_wake().expect("it tries again");
+    let wake = bench.next_wake().expect("it tries again");
     assert_eq!(bench.opened(wake.ms_since(Mono::ZERO).max(250)).len(), 1);
 }
 
@@ -609,7 +624,7 @@ fn a_server_that_asks_for_less_gets_three_quarters_of_it() {
     }
     assert_eq!(going, 6, "the others go on, in a smaller window");
     assert_eq!(&*bench.state(&a, 1).last.expect("it is kept").text, "421 too fast");
-    let wake = bench.owner.next_wake().expect("it goes on");
+    let wake = bench.next_wake().expect("it goes on");
     assert!((20..=1251).contains(&wake.ms_since(Mono::ZERO)));
 }
 
@@ -663,7 +678,7 @@ fn a_rate_wakes_as_many_connections_as_it_admits_jobs() {
     assert!(!conns.iter().any(|conn| bench.delivers(*conn, 0)));
     assert!(bench.woken(1000).is_empty());
     assert_eq!(bench.state(&a, 500).binds, Binds::Rate);
-    assert_eq!(bench.owner.next_wake(), Some(at(1050)));
+    assert_eq!(bench.next_wake(), Some(at(1050)));
     assert_eq!(bench.woken(1050).len(), 3);
 }
 
@@ -749,7 +764,7 @@ fn an_idle_connection_makes_room_for_a_destination_that_waits() {
     let conn = bench.connect(3)[0];
     bench.push(&a, 1, 3);
     assert!(bench.opened(3).is_empty());
-    assert!(bench.owner.next_wake().is_some(), "another shard may make room");
+    assert!(bench.next_wake().is_some(), "another shard may make room");
     assert!(bench.delivers(conn, 4));
     assert!(bench.closes(conn, 4), "it is not idle first");
     bench.end(conn, only(LinkEnd::Closed), 5);
@@ -771,10 +786,7 @@ fn idle_destinations_are_forgotten_and_those_with_a_rate_later() {
         bench.end(conn, only(LinkEnd::Closed), 2);
     }
     bench.want(&named("asked"), 2);
-    assert_eq!(
-        bench.owner.next_wake(),
-        Some(at(2 + DESTINATION_IDLE_MS)).min(bench.owner.next_wake())
-    );
+    assert_eq!(bench.next_wake(), Some(at(2 + DESTINATION_IDLE_MS)).min(bench.next_wake()));
     let mut known = |ms| {
         bench.tick(ms);
         bench.owner.entries.len()
@@ -785,7 +797,7 @@ fn idle_destinations_are_forgotten_and_those_with_a_rate_later() {
     (1..=2).for_each(|more| assert!(known(3_600_000 + more * 1_000_000) <= 1));
     assert_eq!(known(7_200_000), 0);
     assert!(bench.owner.by_name.is_empty() && bench.owner.timers.is_empty());
-    assert_eq!(bench.owner.next_wake(), None);
+    assert_eq!(bench.next_wake(), None);
 }
 
 #[test]
@@ -1034,9 +1046,18 @@ fn a_busy_class_gives_way_after_some_messages() {
     assert!((0..20).all(|_| bench.delivers(conns[1], 2)), "the last one of a class stays");
 }
 
-fn evidence(rule: &str) -> Arc<Evidence> {
+fn acts(rule: &str, action: Action) -> Option<RuleAction> {
     let (at, message) = (Wall::from_ms(1), Some(MessageId::from_u64(1)));
-    Arc::new(Evidence { at, rule: rule.into(), reply: "550 no".into(), message, until: at })
+    let evidence = Evidence { at, rule: rule.into(), reply: "550 no".into(), message, until: at };
+    Some(RuleAction { action, evidence: Arc::new(evidence) })
+}
+
+fn suspend(rule: &str, time: Duration, scope: Scope) -> Option<RuleAction> {
+    acts(rule, Action { measure: Measure::Suspend, time, scope })
+}
+
+fn slow(percent: u8, rule: &str, (time, scope): (Duration, Scope)) -> Option<RuleAction> {
+    acts(rule, Action { measure: Measure::Slow { percent }, time, scope })
 }
 
 #[test]
@@ -1050,9 +1071,8 @@ fn rules_suspend_and_slow_down_with_evidence() {
     let hour = Duration::from_secs(3600);
     let job = bench.take(conns[0], 0).expect("a job");
     let (mine, other) = if job.hop == p { (&p, &q) } else { (&q, &p) };
-    let suspend = |scope| RuleAction::Suspend { evidence: evidence("r1"), time: hour, scope };
-    let end = End { action: Some(suspend(Blame::Source)), ..done(JobEnd::Deferred) };
-    bench.end(conns[0], end, 0);
+    let action = suspend("r1", hour, Scope::Source);
+    bench.end(conns[0], End { action, ..done(JobEnd::Deferred) }, 0);
     assert_eq!(bench.returned.len(), 2, "those of the source that have not begun");
     assert!(bench.closes(conns[0], 0));
     let state = bench.state(mine, 1);
@@ -1063,17 +1083,14 @@ fn rules_suspend_and_slow_down_with_evidence() {
         |bench: &mut Bench, conn| bench.take(conn, 1).is_some_and(|job| job.hop == *other);
     let conn = conns[1..].iter().copied().find(|conn| is_other(&mut bench, *conn));
     let conn = conn.expect("the other source goes on");
-    let (percent, time) = (30, hour / 2);
-    let slow =
-        RuleAction::Slow { percent, evidence: evidence("r2"), time, scope: Blame::Destination };
-    bench.end(conn, End { action: Some(slow), ..done(JobEnd::Delivered) }, 1);
+    let action = slow(30, "r2", (hour / 2, Scope::Destination));
+    bench.end(conn, End { action, ..done(JobEnd::Delivered) }, 1);
     assert_eq!((bench.window(other, 2), bench.window(other, 1_800_002)), (3, 10));
     assert_eq!(bench.destination(other).evidence().count(), 2);
     // A shorter suspension does not end a longer one.
     for (time, until) in [(hour, 3_600_010), (hour / 2, 3_600_010)] {
         bench.push(&q, 1, 5);
-        let scope = Blame::Destination;
-        let action = Some(RuleAction::Suspend { evidence: evidence("r3"), time, scope });
+        let action = suspend("r3", time, Scope::Destination);
         bench.end(conn, End { action, ..only(LinkEnd::Kept) }, 10);
         assert_eq!(bench.state(other, 11).until, Some(at(until)));
     }
@@ -1093,10 +1110,8 @@ fn a_slower_destination_is_not_forgotten_and_keeps_four_actions() {
     let time = Duration::from_millis(3 * DESTINATION_IDLE_MS);
     for number in 0..5 {
         assert!(bench.take(conn, 0).is_some());
-        let (percent, evidence) = (50, evidence(&number.to_string()));
-        let scope = Blame::Source;
-        let slow = RuleAction::Slow { percent, evidence, time, scope };
-        bench.end(conn, End { action: Some(slow), ..done(JobEnd::Deferred) }, 0);
+        let action = slow(50, &number.to_string(), (time, Scope::Source));
+        bench.end(conn, End { action, ..done(JobEnd::Deferred) }, 0);
     }
     let kept: Vec<_> = bench.destination(&a).evidence().map(|one| one.rule.clone()).collect();
     assert_eq!(kept.concat(), "1234");
@@ -1112,13 +1127,19 @@ fn a_slower_destination_is_not_forgotten_and_keeps_four_actions() {
 fn a_reload_changes_limits_and_forgets_nothing() {
     let text = |max, rate| {
         format!(
-            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_second = {rate}\n"
+            "[destination_defaults]\nwindow_start = {max}\nconnections_max = {max}\nmessages_per_minute = {rate}\n"
         )
     };
     let (mut bench, a) = (Bench::new(&text(9, 6)), named("a"));
     bench.push(&a, 50, 0);
-    let conns = bench.connect(0);
-    assert!(conns[..4].iter().all(|conn| bench.delivers(*conn, 0)));
+    // So small a rate is saved one message ahead, at each tick.
+    let mut conns = Vec::new();
+    for busy in 0..5 {
+        conns.extend(bench.connect(0));
+        assert_eq!(conns.len(), busy + 1);
+        assert!(busy == 4 || bench.take(conns[busy], 0).is_some());
+    }
+    conns[..4].iter().for_each(|conn| bench.end(*conn, done(JobEnd::Delivered), 0));
     bench.owner.replace_policy(Arc::new(policy(&text(3, 5))), at(20));
     bench.tick(20);
     let going: Vec<ConnId> =

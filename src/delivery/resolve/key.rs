@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::Class;
 use crate::base::StreamNumber;
 use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::home::Question;
 use crate::delivery::job::Life;
 use crate::delivery::reroute;
-use crate::handoff::frames::Mail;
 use crate::queue::record::envelope::Envelope;
 use crate::route::Credentials;
 use crate::route::NextHop;
@@ -20,17 +19,6 @@ use crate::route::RouteQuestion;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::source::PoolId;
 
-/// The job that is to be resolved.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    pub mail: Arc<Mail>,
-    pub recipients: Box<[u32]>,
-    /// Set by an operator in place of the route's.
-    pub next_hop: Option<Arc<str>>,
-    /// The fallback relay of the route is wanted.
-    pub falls_back: bool,
-}
-
 /// The properties of a recipient that decide about its job. Recipients with equal keys share a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RouteKey {
@@ -39,28 +27,21 @@ pub(super) struct RouteKey {
     pub(super) require_tls: RequireTls,
     pub(super) auth: Option<Arc<Credentials>>,
     pub(super) pool: Option<PoolId>,
-    life: LifeKey,
+    pub(super) life: Life,
     pub(super) tenant: u64,
     pub(super) weight: u32,
     pub(super) class: Class,
-}
-
-/// `Life` as a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct LifeKey {
-    max_age: Duration,
-    fallback_after: Option<Duration>,
 }
 
 /// Recipients by what decides about their job, in the order of the first of each.
 pub(super) fn group(
     hasher: FlowHasher,
     policy: &DeliveryPolicy,
-    asked: &Asked,
+    asked: &Question<'_>,
     envelope: &Envelope<'_>,
 ) -> Vec<(RouteKey, Vec<u32>)> {
     let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
-    let way = asked.next_hop.as_deref().map(reroute::way_of);
+    let way = asked.next_hop.map(reroute::way_of);
     let tenant = envelope.labels.tenant;
     let mut groups: Vec<(RouteKey, Vec<u32>)> = Vec::with_capacity(1);
     let mut places: HashMap<RouteKey, usize> = HashMap::new();
@@ -138,7 +119,7 @@ pub(super) fn key_of(
         require_tls: if envelope.requiretls { RequireTls::Yes } else { RequireTls::No },
         auth: choice.auth.cloned(),
         pool: choice.pool,
-        life: LifeKey {
+        life: Life {
             max_age: choice.max_age,
             fallback_after: choice.fallback.map(|fallback| fallback.after),
         },
@@ -148,12 +129,8 @@ pub(super) fn key_of(
     }
 }
 
-pub(super) fn life_of(key: &RouteKey) -> Life {
-    Life { max_age: key.life.max_age, fallback_after: key.life.fallback_after }
-}
-
 /// Whether the domain that was looked up is the recipients' own.
-pub(super) fn is_own_domain(key: &RouteKey, asked: &Asked) -> bool {
+pub(super) fn is_own_domain(key: &RouteKey, asked: &Question<'_>) -> bool {
     let NextHop::Mx { domain, .. } = &key.next else { return false };
     let first = asked.recipients.first().map_or(0, |index| *index as usize);
     let envelope = asked.mail.envelope();

@@ -42,13 +42,6 @@ pub(super) fn demanded(require_tls: RequireTls, hosts: &[HostPort]) -> RequireTl
     }
 }
 
-/// Orders hosts of one preference, differently for each `random`.
-pub(super) fn shuffle(host: &str, random: u64) -> u64 {
-    host.bytes().fold(random, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)
-    })
-}
-
 /// Whether a mail exchanger has our name. Mail that leaves through a proxy leaves from another
 /// machine, whose name another server of ours may have.
 pub(super) fn is_us(hostname: &str, policy: &DeliveryPolicy, host: &str) -> bool {

@@ -52,8 +52,9 @@ fn a_list_of_many_domains_is_grouped_in_seconds() {
     let public_id = PublicId { local: MessageId::from_u64(1), spool: SpoolNumber::from_bits(1) };
     let body = MailBody::Held(Arc::from(&b"text"[..]));
     let mail = Arc::new(Mail::new(public_id, record.into(), body).expect("it was just encoded"));
-    let recipients = (0..DOMAINS).collect();
-    let asked = Asked { mail, recipients, next_hop: None, falls_back: false };
+    let recipients: Vec<u32> = (0..DOMAINS).collect();
+    let (mail, recipients) = (&mail, &recipients[..]);
+    let asked = Question { mail, recipients, next_hop: None, falls_back: false };
     let (hasher, policy) = (FlowHasher::new((1, 2)), DeliveryPolicy::sample(""));
     let began = Instant::now();
     let groups = group(hasher, &policy, &asked, &asked.mail.envelope());

@@ -57,34 +57,7 @@ impl Running {
             HomeEffect::Remove { ticket, id } => self.remove(ticket, id),
             HomeEffect::Refiled => self.note_refiled(),
             HomeEffect::Log(note) => tell(note, |id| self.public_id(id)),
-            HomeEffect::ReadDue { partition, from, until_ms, max } => {
-                let lost = HomeEvent::Unread(Errand::Due { partition });
-                self.read(partition, lost, move |store| reading::due(store, from, until_ms, max));
-            }
-            HomeEffect::ReadBacklog { partition, flow, pass, from, until_ms, max } => {
-                let lost = HomeEvent::Unread(Errand::Backlog { partition, flow, pass, from });
-                self.read(partition, lost, move |store| {
-                    reading::backlog(store, (flow, pass), from, (until_ms, max))
-                });
-            }
-            HomeEffect::FindFlows { partition, after, max } => {
-                let lost = HomeEvent::Unread(Errand::Flows { partition });
-                self.read(partition, lost, move |store| reading::flows(store, after, max));
-            }
-            HomeEffect::Read { partition, jobs, bodies } => {
-                let lost = HomeEvent::Abandoned { jobs: jobs.clone() };
-                self.read(partition, lost, move |store| reading::records(store, &jobs, bodies));
-            }
-            HomeEffect::FindNumbers { job, wanted } => {
-                let lost = HomeEvent::Abandoned { jobs: vec![job] };
-                self.read(job.key.0.partition(), lost, move |store| {
-                    reading::numbers(store, job, wanted)
-                });
-            }
-            HomeEffect::List { ticket, id } => {
-                let lost = HomeEvent::Unread(Errand::List { ticket });
-                self.read(id.partition(), lost, move |store| reading::list(store, ticket, id));
-            }
+            HomeEffect::Read(errand) => self.read(errand),
         }
     }
 
@@ -119,19 +92,24 @@ impl Running {
         Watch { running: self.rc(), answer: Some(lost) }
     }
 
-    fn read(
-        &self,
-        partition: PartitionId,
-        lost: HomeEvent,
-        read: impl FnOnce(&Arc<Partition>) -> reading::Answered + Send + 'static,
-    ) {
-        let watch = self.watch(lost);
+    fn read(&self, errand: Errand) {
+        let watch = self.watch(HomeEvent::Unread(errand.clone()));
+        let partition = errand.partition();
         let Some(store) = self.stores.get(&partition) else { return };
         let store = Arc::clone(&store.partition);
         let reader = self.desk.reader.clone();
         task::spawn(async move {
+            let read = move || {
+                let body = |held| match held {
+                    Some(held) => MailBody::Held(held),
+                    None => MailBody::Stored(Arc::clone(&store)),
+                };
+                reading::read(&*store, errand, |id, envelope, message| {
+                    Mail::new(store.public_id(id), envelope, body(message))
+                })
+            };
             // A panic of the reader is logged where it happens.
-            let Some((answer, fault)) = reader.run(move || read(&store)).await else { return };
+            let Some((answer, fault)) = reader.run(read).await else { return };
             if let Some(fault) = fault {
                 let what = format!("partition {partition}: due jobs cannot be read: {fault}");
                 let remedy = "restart the server: the start checks the spool and quarantines \
@@ -144,31 +122,26 @@ impl Running {
 
     /// At once if nothing has to be looked up.
     fn resolve(&self, job: JobRef, now: Now, looks_up: bool) {
-        let asked = {
+        let known = {
             let home = self.home.borrow();
             let Some(question) = home.question(job) else { return };
-            Asked {
-                mail: Arc::clone(question.mail),
-                recipients: question.recipients.into(),
-                next_hop: question.next_hop.map(Arc::from),
-                falls_back: question.falls_back,
+            self.routes.known(&question, now.mono)
+        };
+        let event = match known {
+            Ok((generation, resolved)) => HomeEvent::Resolved { job, generation, resolved },
+            Err(_) if !looks_up => HomeEvent::Unknown { job },
+            Err(unknown) => {
+                let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
+                let routes = Rc::clone(&self.routes);
+                task::spawn(async move {
+                    queue::points::point("task::resolve");
+                    let (generation, resolved) = routes.resolve(unknown).await;
+                    watch.answer(HomeEvent::Resolved { job, generation, resolved });
+                });
+                return;
             }
         };
-        if let Some((generation, resolved)) = self.routes.try_resolve(&asked, now.mono) {
-            let event = HomeEvent::Resolved { job, generation, resolved };
-            return self.steps.borrow_mut().push_back(Step::Home(event));
-        }
-        if !looks_up {
-            let event = HomeEvent::Unknown { job };
-            return self.steps.borrow_mut().push_back(Step::Home(event));
-        }
-        let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
-        let routes = Rc::clone(&self.routes);
-        task::spawn(async move {
-            queue::points::point("task::resolve");
-            let (generation, resolved) = routes.resolve(&asked).await;
-            watch.answer(HomeEvent::Resolved { job, generation, resolved });
-        });
+        self.steps.borrow_mut().push_back(Step::Home(event));
     }
 
     fn write(&self, write: Arc<Write>, now: Now) {
@@ -214,7 +187,7 @@ impl Running {
     }
 
     fn remove(&self, ticket: u64, id: MessageId) {
-        let watch = self.watch(HomeEvent::Unread(Errand::List { ticket }));
+        let watch = self.watch(HomeEvent::Unread(Errand::List { ticket, id }));
         let Some(store) = self.stores.get(&id.partition()).cloned() else { return };
         task::spawn(async move {
             if let Ok(removed) = store.committer.delete(id).await {
@@ -279,8 +252,6 @@ fn tell(note: Note, public: impl Fn(MessageId) -> String) {
             let what = "more destinations have mail in the queue than are kept in memory".into();
             (what, "the others wait until some of them are empty")
         }
-        // Told with its cause.
-        Note::Unread(_) => return,
         Note::Failed(partition) => {
             let what = format!("partition {partition} takes no writes: its mail is not sent");
             (what, "restart the server")

@@ -4,6 +4,35 @@ use super::*;
 
 use crate::base::MessageId;
 
+impl Cursor {
+    pub fn not_before(&self) -> Mono {
+        self.not_before
+    }
+
+    /// Whether a row will be read.
+    pub fn covers(&self, row: DueKey) -> bool {
+        let is_known = self.next_ms.is_some_and(|at_ms| at_ms <= row.at_ms);
+        self.at <= row && (is_known || self.reading.is_some())
+    }
+}
+
+impl Flows {
+    pub fn cursor(&self, flow: &FlowKey, partition: PartitionId) -> Option<&Cursor> {
+        let state = self.flows.get(flow)?;
+        state.cursors.iter().find(|(own, _)| *own == partition).map(|(_, cursor)| cursor)
+    }
+
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        self.wakes.first().map(|(at_ms, _)| *at_ms)
+    }
+}
+
+impl Memory {
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
 fn row(at_ms: u64) -> DueKey {
     DueKey { at_ms, job: (MessageId::from_u64(at_ms), 0) }
 }

@@ -15,10 +15,10 @@ fn the_largest_are_named_and_the_rest_is_summed_up() {
     }
     let shelf = Arc::new(DestinationsShelf::default());
     let mut survey = Survey::new(Arc::clone(&shelf));
-    while shelf.last().largest.is_empty() {
+    while shelf.load().largest.is_empty() {
         survey.tick(&mut owner, now_at(0));
     }
-    let snapshot = shelf.last();
+    let snapshot = shelf.load();
     let named: Vec<&str> = snapshot.largest.iter().map(|view| &*view.key).collect();
     let expected: Vec<String> =
         (11..=many).rev().map(|target| format!("mx{target}.b.test")).collect();
@@ -31,7 +31,7 @@ fn the_largest_are_named_and_the_rest_is_summed_up() {
     deliver(&mut owner, 999_000, many + 1);
     survey.tick(&mut owner, now_at(500));
     survey.tick(&mut owner, now_at(999));
-    assert_eq!(shelf.last().others.destinations, 10);
+    assert_eq!(shelf.load().others.destinations, 10);
     (0..4).for_each(|ms| survey.tick(&mut owner, now_at(1000 + ms)));
-    assert_eq!(shelf.last().others.destinations, 11);
+    assert_eq!(shelf.load().others.destinations, 11);
 }

@@ -2,26 +2,16 @@
 
 use super::*;
 use crate::net::StsPolicy;
-use crate::route::DestinationPolicy;
 
 fn hop() -> Hop {
     let host = |name: &str| HostPort { host: name.into(), port: 25 };
     Hop {
-        destination: Box::default(),
         name: "a.test".into(),
         domain: "a.test".into(),
         hosts: ["mx1.a.test", "mx2.a.test"].map(host).into(),
-        protocol: HopProtocol::Smtp,
-        policy: Arc::new(DestinationPolicy::default()),
         stripes: 1,
-        known_by: Box::default(),
-        tls: OutboundTls::May,
-        require_tls: RequireTls::No,
         names: HostNames::Mx,
-        dane: false,
-        sts: None,
-        auth: None,
-        pool: None,
+        ..Hop::default()
     }
 }
 

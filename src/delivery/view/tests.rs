@@ -8,7 +8,6 @@ use crate::base::Class;
 use crate::base::Mono;
 use crate::delivery::capacity::ConnId;
 use crate::delivery::capacity::Gate;
-use crate::delivery::destination::Blame;
 use crate::delivery::destination::End;
 use crate::delivery::destination::JobEnd;
 use crate::delivery::destination::LinkEnd;
@@ -24,7 +23,10 @@ use crate::handoff::frames::Delivery;
 use crate::handoff::frames::Flow;
 use crate::handoff::frames::Incarnation;
 use crate::route::DeliveryPolicy;
+use crate::wire::classify::Action;
 use crate::wire::classify::Cause;
+use crate::wire::classify::Measure;
+use crate::wire::classify::Scope;
 
 /// An owner whose destinations have one connection each at the start.
 pub(in crate::delivery) fn owner(connections_max: u32) -> Owner {
@@ -97,7 +99,7 @@ fn destinations_are_found_by_size_by_key_and_by_name() {
     assert_eq!((named.len(), is_paused), (3, false));
     owner.pause("mx2.b.test", now.mono);
     let (paused, is_paused) = owner.destinations_named("mx2.b.test", now);
-    assert_eq!((paused[0].binding, is_paused), (Binding::Destination(Bound::Paused), true));
+    assert_eq!((paused[0].binding, is_paused), ((Binds::Paused, None), true));
     assert_eq!(paused[0].queued, 0, "its mail is back at home");
 }
 
@@ -140,7 +142,7 @@ fn a_job_is_queued_behind_others_or_being_sent() {
     let last = owner.why(reference(3), now).expect("it is here");
     assert_eq!((last.ahead, &*last.under_way), (Some(1), &[MessageId::from_u64(1)][..]));
     assert_eq!(last.holders, [("mx1.b.test".into(), 1)]);
-    let window = Binding::Destination(Bound::Window { window: 1 });
+    let window = (Binds::Window(1), None);
     assert_eq!(last.destination.binding, window);
     let JobRef { key, .. } = reference(3);
     let other = JobRef { key, incarnation: Incarnation(2) };
@@ -155,7 +157,7 @@ fn the_limit_of_the_process_is_told_with_its_holders() {
     deliver(&mut owner, 2, 2);
     let now = now_at(1);
     let waiting = owner.why(reference(2), now).expect("it is here");
-    assert_eq!(waiting.destination.binding, Binding::Process { connections: 1 });
+    assert_eq!(waiting.destination.binding, (Binds::Process(1), None));
     assert_eq!(waiting.holders, [("mx1.b.test".into(), 1)]);
 }
 
@@ -181,22 +183,25 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     let end = End {
         job: Some(JobEnd::Deferred),
         asks_for_less: None,
-        action: Some(RuleAction::Suspend {
+        action: Some(RuleAction {
             evidence: Arc::clone(&evidence),
-            time: Duration::from_secs(60),
-            scope: Blame::Source,
+            action: Action {
+                measure: Measure::Suspend,
+                time: Duration::from_secs(60),
+                scope: Scope::Source,
+            },
         }),
         link: LinkEnd::Closed,
     };
     owner.ended(conn, &end, now.mono);
     let view = &owner.destinations(1, now)[0];
     let until = now.mono.plus_ms(60_000);
-    assert_eq!(view.binding, Binding::Destination(Bound::Suspended { until }));
+    assert_eq!(view.binding, (Binds::Suspended, Some(until)));
     assert_eq!(view.evidence, [evidence]);
     assert_eq!(view.sources.len(), 1);
     assert_eq!(
         (view.sources[0].bound, view.sources[0].connections),
-        (Bound::Suspended { until }, 0)
+        ((Binds::Suspended, Some(until)), 0)
     );
     assert_eq!(view.at.wall_at(until), Some(now.wall.plus_ms(60_000)));
 
@@ -208,7 +213,7 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     owner.ended(conn, &End { job: Some(JobEnd::Deferred), ..less }, now.mono);
     let view = owner.destinations_keyed(&["mx3.b.test".into()], now).remove(0);
     assert_eq!(view.last_error.expect("it has said so").text.as_ref(), "421 too many");
-    assert!(matches!(view.binding, Binding::Destination(Bound::Throttled { .. })));
+    assert!(matches!(view.binding, (Binds::Throttled, Some(_))));
 
     // What this server lacks is told as such. Nothing more is dialled for a moment.
     deliver(&mut owner, 9, 2);
@@ -217,7 +222,7 @@ fn errors_lacks_and_rules_are_shown_with_their_sources() {
     let keys = ["mx2.b.test".into()];
     let view = owner.destinations_keyed(&keys, now).remove(0);
     assert_eq!(view.lack, Some(OurLimit::Ports));
-    let Binding::Destination(Bound::OurLimit { limit: OurLimit::Ports, .. }) = view.binding else {
+    let (Binds::OurLimit(OurLimit::Ports), Some(_)) = view.binding else {
         panic!("{:?}", view.binding);
     };
     assert!(view.last_error.is_none(), "nobody is blamed");

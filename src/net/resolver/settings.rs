@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::net::SocketAddrV6;
 use std::time::Duration;
 
+use crate::base::limits::QUERIES_OUT_MAX;
+
 const PORT: u16 = 53;
 /// Name servers of the machine that are used. The C library uses three.
 const SERVERS_MAX: usize = 8;
@@ -52,7 +54,7 @@ impl Default for ResolverSettings {
             ttl_min: Duration::from_secs(5),
             ttl_max: Duration::from_secs(24 * 3600),
             negative_ttl_max: Duration::from_secs(900),
-            in_flight_max: 256,
+            in_flight_max: QUERIES_OUT_MAX,
             edns_bytes: 1232,
             trust_ad: false,
         }

@@ -186,10 +186,10 @@ fn read_line(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     }
 }
 
-type Enhanced = (u8, u16, u16);
+pub type Enhanced = (u8, u16, u16);
 
 /// The enhanced code at the start of `text`, if its class is that of `code`, and the rest.
-fn read_enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
+pub fn read_enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
     let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
     let mut parts = text[..end].split(|byte| *byte == b'.');
     let class = parts.next().and_then(read_number)?;

@@ -15,4 +15,5 @@ mod proxy;
 mod reload;
 mod replies;
 mod slowing;
+mod sources;
 mod unix;

@@ -111,6 +111,23 @@ fn domains_whose_dns_is_silent_delay_no_mail_with_a_known_route() {
 }
 
 #[test]
+fn a_new_domain_does_not_wait_for_those_whose_dns_is_silent() {
+    let sink = Receiver::start(&[], |_| None);
+    let servers = name_server(&Arc::default());
+    let mut config = format!("[resolver]\nservers = ['{servers}']\n");
+    config.push_str("timeout = '20s'\nattempts = 20\n");
+    config.push_str(&route("good.test", &format!("mx:good.test:{}", sink.address.port())));
+    let out = Out::start("2s", "", &config);
+    // As many as begin in three seconds, each with two queries.
+    let silent: Vec<String> = (0..3 * 64).map(|number| format!("x@silent-{number}.test")).collect();
+    for recipients in silent.chunks(64) {
+        out.submit(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    out.submit(&["x@good.test"]);
+    sink.await_for("x@good.test", 1, 4 * AT_ONCE);
+}
+
+#[test]
 fn a_destination_is_not_blamed_for_a_shortage_of_descriptors() {
     let sink = Receiver::start(&[], |_| None);
     let config = route("good.test", &format!("smtp:{}", sink.address));

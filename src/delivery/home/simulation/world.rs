@@ -49,6 +49,7 @@ use crate::delivery::job::Resolved;
 use crate::delivery::job::Route;
 use crate::delivery::operation::Part;
 use crate::delivery::operation::Refusal;
+use crate::delivery::reading;
 use crate::delivery::stripe;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
@@ -76,17 +77,10 @@ use crate::queue::record::family::Family;
 use crate::queue::record::job::JobState;
 use crate::queue::record::job::Schedule;
 use crate::queue::record::key;
-use crate::queue::record::key::BacklogKey;
-use crate::queue::record::key::DueKey;
-use crate::queue::record::key::FlowKey;
+use crate::queue::record::outer::RecordFault;
 use crate::queue::record::rows::Row;
-use crate::queue::store::jobs::free_job_numbers;
 use crate::queue::store::jobs::jobs_of;
 use crate::queue::store::schedule::Messages;
-use crate::queue::store::schedule::Rest;
-use crate::queue::store::schedule::due_keys;
-use crate::queue::store::schedule::find_flows;
-use crate::queue::store::schedule::flow_keys;
 use crate::queue::store::schedule::read_job;
 use crate::route::DeliveryPolicy;
 use crate::wire::classify::Cause;
@@ -231,7 +225,7 @@ enum Event {
 enum What {
     Home(u16, HomeEvent),
     Frame(u16, Frame),
-    Disk(u16, HomeEffect),
+    Disk(u16, Errand),
     Commit(u16, HomeEffect),
     Resolve(u16, JobRef),
     Remote {
@@ -607,7 +601,7 @@ impl World {
             What::Connection(shard, conn, happening) => {
                 self.on_connection(shard, conn, happening);
             }
-            What::Disk(shard, effect) => self.read(shard, effect),
+            What::Disk(shard, errand) => self.read(shard, errand),
             What::Commit(shard, effect) => self.commit(shard, effect),
             What::Resolve(shard, job) => self.resolve(shard, job),
             What::Remote { owner, home, job, target, end } => {
@@ -704,6 +698,8 @@ impl World {
             HomeEffect::LookUp(job) => {
                 let after_ms = match self.random.below(3) {
                     0 => 0,
+                    // Without an answer for long.
+                    _ if self.one_of(self.plan.failed) => self.random.below(15_000),
                     _ => self.random.below(300),
                 };
                 self.process(after_ms, What::Resolve(shard, job));
@@ -731,9 +727,9 @@ impl World {
                     && (self.plan.lost > 0 || !matches!(note, Note::Missing { .. })),
                 "{note:?}"
             ),
-            read => {
+            HomeEffect::Read(errand) => {
                 let after_ms = 1 + self.random.below(10);
-                self.process(after_ms, What::Disk(shard, read));
+                self.process(after_ms, What::Disk(shard, errand));
             }
         }
     }
@@ -795,7 +791,7 @@ impl World {
         let store = &self.stores[usize::from(id.partition().0)];
         let read = read_job(store, (id, 0), Messages::Hold).expect("a model can be read");
         let read = read.expect("it was just written");
-        let mail = mail_of(id, read.envelope, read.message);
+        let mail = mail_of(id, read.envelope, read.message).map(Arc::new).expect("it was checked");
         let recipients = self.messages[&id].domains.len() as u32;
         self.in_transit.insert((id, 0));
         let after_ms = self.random.below(5);
@@ -926,89 +922,28 @@ impl World {
         }
     }
 
-    fn read(&mut self, shard: u16, effect: HomeEffect) {
-        let partition = match &effect {
-            HomeEffect::ReadDue { partition, .. }
-            | HomeEffect::ReadBacklog { partition, .. }
-            | HomeEffect::FindFlows { partition, .. }
-            | HomeEffect::Read { partition, .. } => *partition,
-            HomeEffect::FindNumbers { job, .. } => job.key.0.partition(),
-            HomeEffect::List { id, .. } => id.partition(),
-            other => panic!("{other:?} is no reading"),
-        };
+    fn read(&mut self, shard: u16, errand: Errand) {
+        let partition = errand.partition();
         let free = self.after_hang(partition, self.now_ms);
         if free > self.now_ms {
-            return self.process(free - self.now_ms, What::Disk(shard, effect));
+            return self.process(free - self.now_ms, What::Disk(shard, errand));
+        }
+        if let Errand::Backlog { pass: Pass::Refile, until_ms, .. } = errand {
+            assert_eq!(until_ms, u64::MAX, "all rows");
         }
         let is_failed = self.one_of(self.plan.abandoned.saturating_mul(3));
-        let store = &self.stores[usize::from(partition.0)];
-        let event = match effect {
-            HomeEffect::ReadDue { .. } if is_failed => HomeEvent::Unread(Errand::Due { partition }),
-            HomeEffect::ReadDue { from, until_ms, max, .. } => {
-                let read = due_keys(store, from, Wall::from_ms(until_ms), max).expect(READS);
-                let next_ms = next_of(read.rest, read.keys.last());
-                HomeEvent::Due { partition, rows: read.keys, next_ms }
+        let event = match errand {
+            Errand::Jobs { jobs, .. } if is_failed && self.random.below(2) == 0 => {
+                let unread = jobs.into_iter().map(|job| (job, Found::Unread));
+                HomeEvent::Read { jobs: unread.collect() }
             }
-            HomeEffect::ReadBacklog { flow, pass, from, .. } if is_failed => {
-                HomeEvent::Unread(Errand::Backlog { partition, flow, pass, from })
+            errand if is_failed => HomeEvent::Unread(errand),
+            errand => {
+                let store = &self.stores[usize::from(partition.0)];
+                let (event, fault) = reading::read(store, errand, mail_of);
+                assert!(fault.is_none(), "a model can be read: {fault:?}");
+                event
             }
-            HomeEffect::ReadBacklog { flow, pass, from, until_ms, max, .. } => {
-                let from = BacklogKey { flow, due: from };
-                let read = flow_keys(store, from, Wall::from_ms(until_ms), max).expect(READS);
-                let rows: Vec<DueKey> = read.keys.iter().map(|row| row.due).collect();
-                let next_ms = next_of(read.rest, rows.last());
-                assert!(pass == Pass::Flow || !matches!(read.rest, Rest::Later { .. }));
-                HomeEvent::Backlog { partition, flow, pass, rows, next_ms }
-            }
-            HomeEffect::FindFlows { .. } if is_failed => {
-                HomeEvent::Unread(Errand::Flows { partition })
-            }
-            HomeEffect::FindFlows { after, max, .. } => {
-                let from = after.map_or(Some(FlowKey::FIRST), FlowKey::next);
-                let found = from.map(|from| find_flows(store, from, max).expect(READS));
-                let found = found.unwrap_or_default();
-                let is_end = found.len() < max;
-                let row = |due_ms| DueKey::at(due_ms);
-                let flows = found.into_iter();
-                let flows = flows.map(|one| BacklogKey { flow: one.flow, due: row(one.due_ms) });
-                HomeEvent::Flows { partition, flows: flows.collect(), is_end }
-            }
-            HomeEffect::Read { jobs, .. } if is_failed && self.random.below(2) == 0 => {
-                HomeEvent::Abandoned { jobs }
-            }
-            HomeEffect::Read { jobs, bodies, .. } => {
-                let messages = if bodies { Messages::Hold } else { Messages::Leave };
-                let found = jobs.into_iter().map(|job| {
-                    if is_failed {
-                        return (job, Found::Unread);
-                    }
-                    let read = read_job(store, job.key, messages).expect(READS);
-                    let found = read.map_or(Found::Gone, |read| {
-                        let record = Job::decode(&read.job).expect("it was checked");
-                        let image = JobImage::of(&record);
-                        let mail = mail_of(job.key.0, read.envelope, read.message);
-                        Found::Job { mail, image }
-                    });
-                    (job, found)
-                });
-                HomeEvent::Read { jobs: found.collect() }
-            }
-            HomeEffect::FindNumbers { job, .. } if is_failed => {
-                HomeEvent::Abandoned { jobs: vec![job] }
-            }
-            HomeEffect::FindNumbers { job, wanted } => {
-                let numbers = free_job_numbers(store, job.key.0, wanted).expect(READS);
-                HomeEvent::Numbers { job, numbers }
-            }
-            HomeEffect::List { ticket, .. } if is_failed => {
-                HomeEvent::Unread(Errand::List { ticket })
-            }
-            HomeEffect::List { ticket, id } => {
-                let jobs = jobs_of(store, id).expect(READS);
-                let numbers = jobs.into_iter().map(|job| job.number).collect();
-                HomeEvent::Listed { ticket, numbers }
-            }
-            other => panic!("{other:?} is no reading"),
         };
         let after_ms = self.random.below(5);
         self.process(after_ms, What::Home(shard, event));
@@ -1234,20 +1169,16 @@ impl World {
 
 const READS: &str = "a model can be read";
 
-fn next_of(rest: Rest, last: Option<&DueKey>) -> Option<u64> {
-    match rest {
-        Rest::More => Some(last.map_or(0, |row| row.at_ms)),
-        Rest::Later { at_ms } => Some(at_ms),
-        Rest::Nothing => None,
-    }
-}
-
 fn record_of(image: &JobImage) -> JobRecord {
     image.stored(|job| JobRecord::new(job).expect("it is short"))
 }
 
-fn mail_of(id: MessageId, envelope: Arc<[u8]>, message: Option<Arc<[u8]>>) -> Arc<Mail> {
+fn mail_of(
+    id: MessageId,
+    envelope: Arc<[u8]>,
+    message: Option<Arc<[u8]>>,
+) -> Result<Mail, RecordFault> {
     let public_id = PublicId { local: id, spool: SpoolNumber::from_bits(1) };
     let body = MailBody::Held(message.unwrap_or_default());
-    Arc::new(Mail::new(public_id, envelope, body).expect("it was checked"))
+    Mail::new(public_id, envelope, body)
 }

@@ -10,7 +10,7 @@ fn demanding(name: &str) -> Arc<Hop> {
 
 fn unmet() -> End {
     let answer = Arc::new(Answer::ours(Cause::TlsFailed, "no STARTTLS"));
-    only(LinkEnd::Unmet { answer, host: "mx.test".into() })
+    only(LinkEnd::Failed(Failure { blame: Blame::Demands, answer, host: "mx.test".into() }))
 }
 
 #[test]

@@ -94,13 +94,17 @@ struct World {
     expected: u32,
     delivered: u32,
     ticks: Vec<u64>,
+    /// The last ones.
+    ticked: Vec<Mono>,
     /// When frames between two shards arrive at the earliest.
     order: HashMap<(usize, usize), u64>,
     policy: Arc<DeliveryPolicy>,
     rates: (u32, u32),
+    source_rates: (u32, u32),
     /// The limits of late, with the time until which they hold.
     limits: Vec<(u64, u32)>,
     sent: Vec<Vec<u64>>,
+    sent_by_source: HashMap<(usize, Option<Box<str>>), Vec<u64>>,
     /// The same for the tenant with rates, and what those are.
     sent_by_tenant: Vec<u64>,
     tenant_rates: (u32, u32),
@@ -125,7 +129,11 @@ fn keeps_rates(sent: &[u64], rates: (u32, u32), (now_ms, killed_ms): (u64, u64))
 }
 
 /// Small limits, so that they bind. To read a config would take longer than all the rest.
-fn policy_of(base: &DeliveryPolicy, random: &mut Random, rates: (u32, u32)) -> Arc<DeliveryPolicy> {
+fn policy_of(
+    base: &DeliveryPolicy,
+    random: &mut Random,
+    (rates, source_rates): ((u32, u32), (u32, u32)),
+) -> Arc<DeliveryPolicy> {
     let connections_max = 1 + random.below(6) as u32;
     let mut seconds = |most| Duration::from_secs(1 + random.below(most));
     let (back_off_first, idle_reuse) = (seconds(20), seconds(5) - Duration::from_secs(1));
@@ -140,6 +148,8 @@ fn policy_of(base: &DeliveryPolicy, random: &mut Random, rates: (u32, u32)) -> A
         idle_reuse,
         messages_per_second: rates.0,
         messages_per_minute: rates.1,
+        source_messages_per_second: source_rates.0,
+        source_messages_per_minute: source_rates.1,
         ..DestinationDefaults::default()
     };
     let destinations = DestinationTable::build(&[], &standard);
@@ -152,8 +162,10 @@ impl World {
         let mut random = Random::new(seed * 7919 + 13);
         let limited = [(0, 0), (3, 0), (0, 60), (5, 100)];
         let rates = limited[random.below(4) as usize];
+        let limited = [(0, 0), (2, 0), (0, 30), (3, 40)];
+        let source_rates = limited[random.below(4) as usize];
         let pool = [None, Some("p")];
-        let mut policy = policy_of(base, &mut random, rates);
+        let mut policy = policy_of(base, &mut random, (rates, source_rates));
         let tenant_rates = match random.below(2) {
             0 => (4, 12),
             _ => {
@@ -191,11 +203,14 @@ impl World {
             expected: 0,
             delivered: 0,
             ticks: vec![u64::MAX; usize::from(SHARDS)],
+            ticked: vec![Mono::ZERO; usize::from(SHARDS)],
             order: HashMap::new(),
             policy,
             rates,
+            source_rates,
             limits: vec![(u64::MAX, limit)],
             sent: vec![Vec::new(); DESTINATIONS],
+            sent_by_source: HashMap::new(),
             sent_by_tenant: Vec::new(),
             tenant_rates,
             killed_ms: 0,
@@ -265,6 +280,7 @@ impl World {
         self.connections.clear();
         self.order.clear();
         self.ticks.fill(u64::MAX);
+        self.ticked.fill(Mono::ZERO);
         self.killed_ms = self.now_ms;
         self.start();
         for home in 0..usize::from(SHARDS) {
@@ -339,7 +355,7 @@ impl World {
             }
         }
         assert_eq!(self.gate.used() as usize, self.connections.len(), "the gate counts all");
-        if let Some(wake) = self.owners[shard].next_wake() {
+        if let Some(wake) = self.owners[shard].next_wake(self.ticked[shard]) {
             let wake_ms = wake.as_ns().div_ceil(1_000_000).max(self.now_ms);
             if wake_ms < self.ticks[shard] {
                 self.ticks[shard] = wake_ms;
@@ -394,6 +410,10 @@ impl World {
                 sent.push(self.now_ms);
                 let (now_ms, killed_ms) = (self.now_ms, self.killed_ms);
                 keeps_rates(sent, self.rates, (now_ms, killed_ms));
+                let source = connection.source.clone();
+                let sent = self.sent_by_source.entry((number, source)).or_default();
+                sent.push(now_ms);
+                keeps_rates(sent, self.source_rates, (now_ms, killed_ms));
                 if is_limited {
                     self.sent_by_tenant.push(now_ms);
                     keeps_rates(&self.sent_by_tenant, self.tenant_rates, (now_ms, killed_ms));
@@ -426,9 +446,8 @@ impl World {
                 End { job: Some(JobEnd::Lost), ..only(failed(Blame::Destination)) }
             }
             Peer::Blocks if roll == 0 => {
-                let (time, scope) = (Duration::from_secs(10), Blame::Source);
-                let action = RuleAction::Suspend { evidence: evidence("r"), time, scope };
-                End { action: Some(action), ..done(JobEnd::Deferred) }
+                let action = suspend("r", Duration::from_secs(10), Scope::Source);
+                End { action, ..done(JobEnd::Deferred) }
             }
             Peer::Good | Peer::Blocks if roll == 1 => done(JobEnd::Refused),
             Peer::Dead => End { job: Some(JobEnd::Lost), ..only(failed(Blame::Destination)) },
@@ -538,27 +557,7 @@ impl World {
             Frame::Grant { target, from, total, state, .. } => {
                 self.granted(to, (target, usize::from(from.0)), total, &state);
             }
-            Frame::Deliver(delivery) => self.call(to, |owner, now| owner.deliver(delivery, now)),
-            Frame::Want { target, hop, home, jobs, flows } => {
-                self.call(to, |owner, now| owner.want(&hop, (target, home, jobs, flows), now));
-            }
-            Frame::Share { target, from, number, connections } => {
-                self.call(to, |owner, now| owner.share(target, (from, number, connections), now));
-            }
-            Frame::Used { target, from, hop, number, connections, wanted } => {
-                let used = Used { number, connections, wanted };
-                self.call(to, |owner, now| owner.used(target, from, (hop.as_deref(), used), now));
-            }
-            Frame::Ask { limit, from, tokens } => {
-                self.call(to, |owner, now| owner.ask(limit, from, tokens, now));
-            }
-            Frame::Allow { limit, tokens, until } => {
-                self.call(to, |owner, now| owner.allow(limit, (tokens, until), now));
-            }
-            Frame::Unused { limit, tokens, until } => {
-                self.call(to, |owner, now| owner.unused(limit, (tokens, until), now));
-            }
-            other => panic!("{other:?} is of no use here"),
+            frame => self.call(to, |owner, now| owner.on_frame(frame, now)),
         }
     }
 
@@ -576,7 +575,8 @@ impl World {
             let number = self.random.below(DESTINATIONS as u64) as usize;
             return self.set_paused(number, !self.paused[number]);
         }
-        self.policy = policy_of(&self.policy, &mut self.random, self.rates);
+        let rates = (self.rates, self.source_rates);
+        self.policy = policy_of(&self.policy, &mut self.random, rates);
         let limit = self.policy.destinations.policy("", &[]).connections_max;
         for (until_ms, _) in &mut self.limits {
             *until_ms = (*until_ms).min(self.now_ms + 2000);
@@ -614,9 +614,9 @@ impl World {
             Event::Frame { to, frame } => self.frame(to, frame),
             Event::Tick(shard) => {
                 if self.ticks[shard] == at_ms {
-                    self.ticks[shard] = u64::MAX;
+                    (self.ticks[shard], self.ticked[shard]) = (u64::MAX, at(at_ms));
                     self.call(shard, Owner::tick);
-                    let wake = self.owners[shard].next_wake();
+                    let wake = self.owners[shard].next_wake(self.ticked[shard]);
                     assert!(wake.is_none_or(|wake| wake > at(at_ms)), "{wake:?} at {at_ms}");
                 }
             }

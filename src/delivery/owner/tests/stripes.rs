@@ -1,6 +1,8 @@
 //! A destination on a machine with many shards: all of its connections are used, wherever its mail is,
 //! and no more than those.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 const SHARDS: usize = 64;
@@ -116,16 +118,9 @@ impl Crowd {
                 self.call(shard, |owner| owner.tick(at(ms)));
             }
             while let Some((to, frame)) = self.frames.pop_front() {
-                self.call(usize::from(to.0), |owner| match frame {
-                    Frame::Share { target, from, number, connections } => {
-                        owner.share(target, (from, number, connections), at(ms));
-                    }
-                    Frame::Used { target, from, hop, number, connections, wanted } => {
-                        let used = Used { number, connections, wanted };
-                        owner.used(target, from, (hop.as_deref(), used), at(ms));
-                    }
-                    _ => {}
-                });
+                if matches!(frame, Frame::Share { .. } | Frame::Used { .. }) {
+                    self.call(usize::from(to.0), |owner| owner.on_frame(frame, at(ms)));
+                }
             }
         }
     }

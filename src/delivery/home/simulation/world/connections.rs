@@ -18,7 +18,6 @@ use crate::delivery::home::simulation::real::Real;
 use crate::delivery::home::tests::ends_of;
 use crate::delivery::owner::OwnerEffect;
 use crate::delivery::owner::Take;
-use crate::delivery::stripe::Used;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::End;
 use crate::handoff::frames::Frame;
@@ -38,26 +37,7 @@ impl World {
 
     pub(super) fn at_real_owner(&mut self, shard: u16, frame: Frame) {
         let now = self.mono();
-        let owner = &mut self.real(shard).owner;
-        match frame {
-            Frame::Deliver(delivery) => owner.deliver(delivery, now),
-            Frame::Want { target, hop, home, jobs, flows } => {
-                owner.want(&hop, (target, home, jobs, flows), now);
-            }
-            Frame::Recall { job, .. } => owner.recall(job, now),
-            Frame::Check { home, jobs } => owner.check(home, jobs),
-            Frame::Share { target, from, number, connections } => {
-                owner.share(target, (from, number, connections), now);
-            }
-            Frame::Used { target, from, hop, number, connections, wanted } => {
-                let used = Used { number, connections, wanted };
-                owner.used(target, from, (hop.as_deref(), used), now);
-            }
-            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
-            Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
-            Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
-            other => panic!("{other:?} is not for an owner"),
-        }
+        self.real(shard).owner.on_frame(frame, now);
         self.follow_real(shard);
     }
 
@@ -76,7 +56,7 @@ impl World {
         if is_busy {
             self.set_tick(shard, TICK_MS);
         } else if has_mail || has_connections {
-            let wake = self.real(shard).owner.next_wake();
+            let wake = self.real(shard).owner.next_wake(now);
             let wake_ms = wake.map_or(LONG_TICK_MS, |at| at.ms_since(now) + 1);
             self.set_tick(shard, wake_ms.min(LONG_TICK_MS));
         }

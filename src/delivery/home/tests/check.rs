@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::base::Mono;
 use crate::base::Wall;
+use crate::base::limits::LOOKUPS_OUT_MAX;
 use crate::delivery::home::Home;
+use crate::delivery::home::LOOKUP_QUICK;
 use crate::delivery::home::LOOKUPS_MAX;
+use crate::delivery::home::TARGET_BYTES;
 use crate::delivery::home::WRITES_MAX;
 use crate::delivery::job::Lookup;
 use crate::delivery::job::Need;
@@ -26,7 +29,9 @@ impl Home {
         let deadline = self.deadlines.first().filter(|_| self.writing < WRITES_MAX);
         let deadline = deadline.map(|(at, _)| self.mono_of(*at));
         let flow = self.flows.next_wake_ms().map(|at_ms| self.mono_of(Wall::from_ms(at_ms)));
-        reads.chain([timer, deadline, flow].into_iter().flatten()).min()
+        let waits = self.quick.first().filter(|_| !self.lookups.is_empty());
+        let lookup = waits.map(|(since, _)| since.plus(LOOKUP_QUICK));
+        reads.chain([timer, deadline, flow, lookup].into_iter().flatten()).min()
     }
 
     /// R1, R2 and R4 to R6 as far as the map shows them. The simulation compares the rows on disk by
@@ -48,7 +53,7 @@ impl Home {
                 State::Resolving(Lookup::Queued { .. }) => queued += 1,
                 State::Resolving(lookup) => {
                     claims += 1;
-                    lookups += usize::from(matches!(lookup, Lookup::UnderWay));
+                    lookups += usize::from(matches!(lookup, Lookup::UnderWay { .. }));
                 }
                 State::Waiting { slot, deadline, .. } => {
                     by_target.entry(job.flow().target).or_default().0 += 1;
@@ -69,6 +74,7 @@ impl Home {
         assert_eq!(counted, (claims, out, writing, lookups), "counts of states");
         assert_eq!(self.queued, queued, "jobs that wait for a lookup");
         assert_eq!(self.refiling.open, open, "jobs that are refiled");
+        let bytes = bytes + self.targets.len() * TARGET_BYTES;
         assert_eq!(self.memory.used(), bytes, "bytes in memory");
         for (id, target) in &self.targets {
             target.check();
@@ -78,7 +84,13 @@ impl Home {
         for (flow, count) in held {
             assert_eq!(self.flows.get(&flow).map(|state| state.held), Some(count), "{flow:?}");
         }
-        assert!(self.lookups_under_way <= LOOKUPS_MAX, "lookups");
+        assert!(self.lookups_under_way <= LOOKUPS_OUT_MAX, "lookups");
+        assert!(self.quick.len() <= LOOKUPS_MAX, "quick lookups");
+        for (since, key) in &self.quick {
+            let state = &self.jobs[key].state;
+            let is_it = |at: &Mono| at == since;
+            assert!(matches!(state, State::Resolving(Lookup::UnderWay { since }) if is_it(since)));
+        }
     }
 
     /// R4: whether a row that is due will be met.

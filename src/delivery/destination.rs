@@ -248,14 +248,6 @@ impl Destination {
         Some((taken.job, CountedBy { destination, source }))
     }
 
-    /// The job that a connection took last does not begin. Whether a rate had counted it.
-    pub fn give_back(&mut self, link: &Link, counted: CountedBy, now: Mono) -> bool {
-        let outlet = &mut self.outlets[link.outlet as usize];
-        let rates = [(counted.destination, &mut self.rate), (counted.source, &mut outlet.rate)];
-        let counted = rates.into_iter().filter_map(|(until, rate)| Some((until?, rate)));
-        counted.map(|(until, rate)| rate.give_back(until, now)).count() > 0
-    }
-
     /// The jobs of a tenant are not taken while they are held.
     pub fn hold_tenant(&mut self, tenant: u64, is_held: bool) {
         match is_held {
@@ -431,22 +423,6 @@ impl Destination {
         self.uncovered(now).any(|class| {
             class != link.class && (is_over && gives_way(class) || !self.has_mail(link))
         })
-    }
-
-    /// Whether connections from other sources would take jobs that wait, beyond those that come.
-    fn others_send(&self, link: &Link, is_asking: bool, now: Mono) -> bool {
-        let lacks = |(class, ready): (ConnectionClass, usize)| {
-            let own = usize::from(is_asking && class == link.class);
-            ready + own > self.class_coming(class)
-        };
-        let opens = |outlet: u32| outlet != link.outlet && self.outlets[outlet as usize].opens(now);
-        let serves = |class: ConnectionClass| {
-            let class = &self.classes[class.0 as usize];
-            let is_due = class.opens_at().is_some_and(|at| at <= now);
-            is_due && class.outlets.iter().any(|(outlet, _)| opens(*outlet))
-        };
-        let mut ready = self.queue.ready_by_class();
-        self.rate.room(now) > 0 && ready.any(|one| lacks(one) && serves(one.0))
     }
 
     /// The one place that counts connections. `None`: it is new, or gone.

@@ -46,6 +46,30 @@ impl Destination {
         })
     }
 
+    /// The job that a connection took last does not begin. Whether a rate had counted it.
+    pub fn give_back(&mut self, link: &Link, counted: CountedBy, now: Mono) -> bool {
+        let outlet = &mut self.outlets[link.outlet as usize];
+        let rates = [(counted.destination, &mut self.rate), (counted.source, &mut outlet.rate)];
+        let counted = rates.into_iter().filter_map(|(until, rate)| Some((until?, rate)));
+        counted.map(|(until, rate)| rate.give_back(until, now)).count() > 0
+    }
+
+    /// Whether connections from other sources would take jobs that wait, beyond those that come.
+    pub(super) fn others_send(&self, link: &Link, is_asking: bool, now: Mono) -> bool {
+        let lacks = |(class, ready): (ConnectionClass, usize)| {
+            let own = usize::from(is_asking && class == link.class);
+            ready + own > self.class_coming(class)
+        };
+        let opens = |outlet: u32| outlet != link.outlet && self.outlets[outlet as usize].opens(now);
+        let serves = |class: ConnectionClass| {
+            let class = &self.classes[class.0 as usize];
+            let is_due = class.opens_at().is_some_and(|at| at <= now);
+            is_due && class.outlets.iter().any(|(outlet, _)| opens(*outlet))
+        };
+        let mut ready = self.queue.ready_by_class();
+        self.rate.room(now) > 0 && ready.any(|one| lacks(one) && serves(one.0))
+    }
+
     /// Whether a rate keeps the job from being sent that was queued last.
     pub fn is_rate_spent(&mut self, now: Mono) -> bool {
         if self.rate.free(now) == 0 {

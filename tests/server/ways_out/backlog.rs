@@ -149,7 +149,7 @@ fn a_partition_that_hangs_holds_up_its_own_mail_only() {
         route("good.test", &format!("smtp:{}", sink.address)),
         route("first.test", &format!("smtp:{}", first.address)),
     );
-    let hang = [("FAILPOINTS", "settle::before_write=1*sleep(8000)".to_owned())];
+    let hang = [("FAILPOINTS", "settle::before_write=1*sleep(20000)".to_owned())];
     let out = Out::with(ONE_SHARD, config, &hang);
     let partition = |id: &str| {
         let shown = out.ringpost(&["queue", "show", id, "--json"]);

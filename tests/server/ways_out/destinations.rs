@@ -163,7 +163,7 @@ fn a_message_deleted_during_its_split_is_not_sent() {
     let receiver = Receiver::start(&[], |_| None);
     let mut config = String::from("jobs_max = 1\nrecipients_per_message = 1\n");
     config.push_str(&route("held.test", &format!("smtp:{}", receiver.address)));
-    let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(4000)");
+    let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(8000)");
     out.ringpost(&["destination", "pause", "127.0.0.1"]);
     out.submit(&["first@held.test"]);
     let end = Instant::now() + PATIENCE;
@@ -173,7 +173,7 @@ fn a_message_deleted_during_its_split_is_not_sent() {
     }
     let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);
     // The parts are written, but the server does not know that yet.
-    let end = Instant::now() + Duration::from_secs(3);
+    let end = Instant::now() + Duration::from_secs(6);
     let parts = || {
         let shown = out.ringpost(&["queue", "show", &id, "--json"]);
         let shown: Value = serde_json::from_str(&shown).expect("JSON");

@@ -53,11 +53,13 @@ pub fn policy(random: &mut Random) -> Arc<DeliveryPolicy> {
     let stripes = ["1", "2", "'all'"][random.below(3) as usize];
     let text = format!(
         "[destination_defaults]\nconnections_max = {}\nwindow_start = {}\nstripes = {stripes}\n\
-         messages_per_connection = {}\nback_off_first = '{}s'\n",
+         messages_per_connection = {}\nback_off_first = '{}s'\n{}",
         3 + random.below(6),
         1 + random.below(3),
         1 + random.below(20),
         5 + random.below(60),
+        ["", "", "source_messages_per_second = 1\n", "source_messages_per_minute = 20\n"]
+            [random.below(4) as usize],
     );
     Arc::new(DeliveryPolicy::sample(&text))
 }

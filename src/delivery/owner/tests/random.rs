@@ -162,7 +162,7 @@ impl World {
         let mut random = Random::new(seed * 7919 + 13);
         let limited = [(0, 0), (3, 0), (0, 60), (5, 100)];
         let rates = limited[random.below(4) as usize];
-        let limited = [(0, 0), (2, 0), (0, 30), (3, 40)];
+        let limited = [(0, 0), (2, 0), (0, 15), (3, 20)];
         let source_rates = limited[random.below(4) as usize];
         let pool = [None, Some("p")];
         let mut policy = policy_of(base, &mut random, (rates, source_rates));

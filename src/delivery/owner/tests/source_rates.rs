@@ -135,3 +135,31 @@ fn only_the_limits_that_are_needed_are_saved() {
     let saved: BTreeSet<u64> = bench.saves.iter().map(|(key, _)| *key).collect();
     assert_eq!(saved, BTreeSet::from([x]));
 }
+
+/// Another shard asks for tokens before and after the lead has heard that it is an owner too.
+#[test]
+fn the_lead_counts_a_source_once_when_its_destination_becomes_striped() {
+    let text = "[destination_defaults]\nsource_messages_per_hour = 3\n";
+    let policy = pools(text, &[("p", &["x:1"])]);
+    let mut names = (0..64).map(|number| format!("d{number}"));
+    let name = names.find(|name| stripe::lead(name, 2) == HOME).expect("half of them");
+    let hop = Arc::new(Hop { pool: Some("p".into()), ..hop(&name) });
+    let (mut bench, other) = (Bench::of_shards(policy, 2), ShardId(1));
+    bench.push(&hop, 5, 0);
+    assert_eq!(sends(&mut bench, &mut Vec::new(), 0), [3, 0]);
+    let hasher = FlowHasher::new((1, 2));
+    let allowed = |bench: &mut Bench| {
+        bench.owner.take_effects();
+        bench.owner.ask(hasher.source(&name, Some("x")), (other, 3), Some(&hop), at(10));
+        bench.owner.take_effects().into_iter().find_map(|effect| match effect {
+            OwnerEffect::Send { to, frame: Frame::Allow { tokens, .. } } if to == other => {
+                Some(tokens)
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(allowed(&mut bench), None, "it counts them itself");
+    let used = Used { number: 0, connections: 0, wanted: 1 };
+    bench.owner.used(hasher.destination(&name, None), other, (Some(&hop), used), at(10));
+    assert_eq!(allowed(&mut bench), Some(0), "what the lead has sent counts");
+}

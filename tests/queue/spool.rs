@@ -241,7 +241,7 @@ fn a_lookup_in_a_large_backlog_reads_little() {
     for row in 0..ROWS {
         batch.put_cf(family, key(row), row.to_le_bytes());
         if row % 10_000 == 9999 {
-            db.write_opt(std::mem::take(&mut batch), &partition.unsynced()).unwrap();
+            db.write(std::mem::take(&mut batch)).unwrap();
         }
     }
     db.flush_cf(family).unwrap();

@@ -164,6 +164,9 @@ const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
 /// A step of the clock after which it is not trusted, and for how long.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
 pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// How long after a start mail of before has for its first attempt, whatever its age: the server may
+/// have been down for longer than mail may last.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(10 * 60);
 /// Memory of a destination, with its route and the tables of its queue.
 const TARGET_BYTES: usize = 2 << 10;
 /// What a job of a flow takes in memory, for a guess.
@@ -270,6 +273,7 @@ pub struct Home {
     now: Now,
     /// The clock has jumped: nothing is given up for its age until then.
     trust_at: Mono,
+    started: Wall,
     is_closing: bool,
     effects: Vec<HomeEffect>,
 }
@@ -311,6 +315,7 @@ impl Home {
             random: now.wall.as_ms() ^ u64::from(me.0) << 48,
             now,
             trust_at: Mono::ZERO,
+            started: now.schedule,
             is_closing: false,
             effects: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! Mail that waits in memory: its deadlines, and how it leaves memory for the disk.
 //!
 //! Promise:  a job that waits has the earliest of its deadlines in `deadlines`. Nothing expires while the
-//!           clock is not trusted.
+//!           clock is not trusted. Mail of before the start has `FIRST_ATTEMPT` for its first attempt.
 //! Bounds:   `FILE_MAX` jobs in one order to file.
 
 use super::*;
@@ -14,6 +14,9 @@ impl Home {
         let mut deadlines = Deadlines::of(&job.head, received, &life, self.policy.warning);
         if !self.may_expire() {
             deadlines.expiry = deadlines.expiry.max(self.now.schedule.plus(DISTRUST));
+        }
+        if job.head.attempts == 0 && received < self.started {
+            deadlines.expiry = deadlines.expiry.max(self.started.plus(FIRST_ATTEMPT));
         }
         deadlines
     }

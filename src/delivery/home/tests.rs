@@ -723,6 +723,20 @@ fn a_destination_that_has_failed_for_so_long_loses_its_mail_to_the_fallback_rela
 }
 
 #[test]
+fn old_mail_has_ten_minutes_after_a_start_for_its_first_attempt() {
+    const AGE_MS: u64 = 5 * 86_400_000;
+    let mut rig = Rig::in_state("waiting");
+    let expiry = |rig: &Rig| rig.home.deadlines_of(KEY).expiry;
+    let by_age = now_at(AGE_MS).schedule;
+    assert_eq!(expiry(&rig), by_age);
+    // The server was down for longer than mail may last.
+    rig.home.started = now_at(2 * AGE_MS).schedule;
+    assert_eq!(expiry(&rig), now_at(2 * AGE_MS + 600_000).schedule);
+    rig.home.jobs.get_mut(&KEY).expect("it waits").head.attempts = 1;
+    assert_eq!(expiry(&rig), by_age, "it had its attempt");
+}
+
+#[test]
 fn a_job_that_an_owner_holds_too_long_expires_at_home() {
     let mut rig = Rig::in_state("out");
     rig.wait_until(5 * 86_400_000);

@@ -205,8 +205,8 @@ fn small(memory: &StoreMemory) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);
     // Indexes and filters count against the cache, so that a backlog of any size has its bound. They
-    // are read in parts: with those of a whole table, each lookup in a backlog of a million messages
-    // read half a megabyte, since a filter of 1.2 MB does not fit into a shard of the cache.
+    // are read in parts: the filter of a table of a million rows has 1.2 MB, does not fit into a shard
+    // of the cache, and was read again for each lookup.
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);

@@ -150,6 +150,9 @@ pub const TOKEN_MS: u64 = 250;
 /// Milliseconds after which a shard asks again for tokens.
 pub const TOKEN_ASK_MS: u64 = 100;
 
+/// The same after it was told that there are none until later: others may give some back.
+pub const TOKEN_NONE_MS: u64 = 1000;
+
 /// Milliseconds of the present pace that the stored count of a rate is ahead of the messages sent,
 /// and milliseconds after which a changed count is written.
 pub const RESERVE_MS: u64 = 4_000;

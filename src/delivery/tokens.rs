@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::Mono;
 use crate::base::ShardId;
 use crate::base::limits::TOKEN_ASK_MS;
+use crate::base::limits::TOKEN_NONE_MS;
 use crate::handoff::frame::Hop;
 use crate::handoff::frames::Frame;
 
@@ -16,7 +17,8 @@ use crate::handoff::frames::Frame;
 pub struct Tokens {
     /// In the order in which they expire.
     held: VecDeque<(u32, Mono)>,
-    asked: Option<Mono>,
+    /// Nothing is asked before.
+    asks_at: Option<Mono>,
 }
 
 impl Tokens {
@@ -48,19 +50,20 @@ impl Tokens {
     /// How many to ask for, if so many messages could go. Not answered: asked again.
     pub fn ask(&mut self, wanted: u32, now: Mono) -> Option<u32> {
         let missing = wanted.saturating_sub(self.free(now));
-        let is_asked = self.asked.is_some_and(|asked| now < asked.plus_ms(TOKEN_ASK_MS));
-        if missing == 0 || is_asked {
+        if missing == 0 || self.asks_at.is_some_and(|at| now < at) {
             return None;
         }
-        self.asked = Some(now);
+        self.asks_at = Some(now.plus_ms(TOKEN_ASK_MS));
         Some(missing)
     }
 
-    /// The answer. None were left: `ask` waits all the same.
-    pub fn on_allow(&mut self, tokens: u32, until: Mono) {
+    /// The answer: tokens, or none until then.
+    pub fn on_allow(&mut self, tokens: u32, until: Mono, now: Mono) {
         if tokens > 0 {
-            self.asked = None;
+            self.asks_at = None;
             self.held.push_back((tokens, until));
+        } else {
+            self.asks_at = Some(until.min(now.plus_ms(TOKEN_NONE_MS)));
         }
     }
 

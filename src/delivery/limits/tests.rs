@@ -129,7 +129,7 @@ fn shards_with_tokens_exceed_no_rate() {
             frames.retain(|(arrives_ms, shard, tokens, until)| {
                 let arrives = *arrives_ms <= at_ms;
                 if arrives {
-                    shards[*shard].on_allow(*tokens, *until);
+                    shards[*shard].on_allow(*tokens, *until, now);
                 }
                 !arrives
             });
@@ -168,7 +168,7 @@ fn unused_tokens_are_free_again() {
     assert_eq!(first.ask(8, at(50)), None, "it has asked");
     let (given, until) = lead.allow(8, at(60));
     assert_eq!((given, until), (5, at(310)));
-    first.on_allow(given, until);
+    first.on_allow(given, until, at(60));
     assert_eq!(first.ask(8, at(61)), Some(3));
     assert!(first.use_one(at(309)).is_some() && first.free(at(309)) == 4);
     assert!(first.use_one(at(310)).is_none() && first.free(at(310)) == 0);
@@ -177,14 +177,18 @@ fn unused_tokens_are_free_again() {
     lead.give_back(4, at(310), at(320));
     assert_eq!(lead.free(at(320)), 9);
     let (given, until) = lead.allow(100, at(330));
-    second.on_allow(given, until);
+    second.on_allow(given, until, at(330));
     assert_eq!(second.unused(0, at(331)), [(5, at(580))], "nothing waits");
     let (none, until) =
         RateLimit::new(&Rates { per_hour: Some(0), ..rates }, Keeping::InMemory, Users::Shards)
             .allow(5, at(340));
     assert_eq!(second.ask(5, at(340)), Some(5));
-    second.on_allow(none, until);
-    assert_eq!((second.ask(5, at(400)), second.ask(5, at(440))), (None, Some(5)));
+    assert_eq!(none, 0);
+    second.on_allow(none, until, at(340));
+    assert_eq!(second.ask(5, at(589)), None, "there are none until then");
+    assert_eq!(second.ask(5, at(590)), Some(5));
+    second.on_allow(none, Mono::NEVER, at(600));
+    assert_eq!((second.ask(5, at(1599)), second.ask(5, at(1600))), (None, Some(5)));
 }
 
 /// A process that sends under a stored limit, and the file that a kill leaves.

@@ -370,7 +370,7 @@ impl Owner {
     /// From the lead: tokens, or none until then.
     pub fn allow(&mut self, key: u64, (tokens, until): (u32, Mono), now: Mono) {
         if let Some(one) = self.rates.tenants.get_mut(&key) {
-            one.tokens.on_allow(tokens, until);
+            one.tokens.on_allow(tokens, until, now);
             if tokens > 0 {
                 self.rates.due.insert((until, key));
             }
@@ -380,7 +380,7 @@ impl Owner {
             }
         } else if let Some(index) = self.by_key.get(&key).copied() {
             if let Some(Rate::Tokens(held)) = self.entries[index as usize].rate_mut(key) {
-                held.on_allow(tokens, until);
+                held.on_allow(tokens, until, now);
             }
             self.refresh(index, now);
         }

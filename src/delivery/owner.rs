@@ -495,7 +495,8 @@ impl Owner {
         let again = entry.member.as_ref().filter(|_| lacks);
         let again = again.map(|member| member.told_at.plus_ms(USED_AGAIN_MS));
         let again = again.filter(|at| now < *at);
-        let timer = [change, rest_ends, probe, again].into_iter().flatten().min();
+        let tokens = entry.destination.tokens_act_at(now);
+        let timer = [change, rest_ends, probe, again, tokens].into_iter().flatten().min();
         let timer = timer.filter(|at| *at < Mono::NEVER);
         let before = std::mem::replace(&mut entry.timer, timer);
         if before != timer {

@@ -19,6 +19,8 @@ pub struct Tokens {
     held: VecDeque<(u32, Mono)>,
     /// Nothing is asked before.
     asks_at: Option<Mono>,
+    /// Some have expired: nothing is asked before, unless a connection is free to use them.
+    pauses_until: Option<Mono>,
 }
 
 impl Tokens {
@@ -30,6 +32,12 @@ impl Tokens {
     /// When the first of those that are valid expires.
     pub fn expires(&self, now: Mono) -> Option<Mono> {
         self.held.iter().map(|(_, until)| *until).find(|until| now < *until)
+    }
+
+    /// When, if mail waits, the lead is to be told something again.
+    pub fn acts_at(&self, now: Mono) -> Option<Mono> {
+        let times = [self.expires(now), self.asks_at, self.pauses_until];
+        times.into_iter().flatten().filter(|at| now < *at).min()
     }
 
     /// Uses one, if there is one. Until when it was valid.
@@ -48,9 +56,10 @@ impl Tokens {
     }
 
     /// How many to ask for, if so many messages could go. Not answered: asked again.
-    pub fn ask(&mut self, wanted: u32, now: Mono) -> Option<u32> {
+    pub fn ask(&mut self, wanted: u32, is_free: bool, now: Mono) -> Option<u32> {
         let missing = wanted.saturating_sub(self.free(now));
-        if missing == 0 || self.asks_at.is_some_and(|at| now < at) {
+        let pauses = !is_free && self.pauses_until.is_some_and(|until| now < until);
+        if missing == 0 || pauses || self.asks_at.is_some_and(|at| now < at) {
             return None;
         }
         self.asks_at = Some(now.plus_ms(TOKEN_ASK_MS));
@@ -69,24 +78,27 @@ impl Tokens {
 
     /// Tokens to give back: all that have expired, and the others too if no mail waits.
     pub fn unused(&mut self, waiting: usize, now: Mono) -> Vec<(u32, Mono)> {
-        let (kept, unused) =
+        let (kept, unused): (_, VecDeque<_>) =
             self.held.drain(..).partition(|(_, until)| waiting > 0 && now < *until);
         self.held = kept;
+        if waiting > 0 && !unused.is_empty() {
+            self.pauses_until = Some(now.plus_ms(TOKEN_NONE_MS));
+        }
         unused.into()
     }
 
-    /// What the lead of the limit is told: tokens that are not used, and how many are wanted. `hop`: of
-    /// the destination whose source is limited.
+    /// What the lead of the limit is told: tokens that are not used, and how many are wanted. `is_free`:
+    /// a connection would use one at once. `hop`: of the destination whose source is limited.
     pub fn frames(
         &mut self,
-        queued: u32,
+        (queued, is_free): (u32, bool),
         (limit, from): (u64, ShardId),
         hop: Option<&Arc<Hop>>,
         now: Mono,
     ) -> impl Iterator<Item = Frame> + use<> {
         let unused = self.unused(queued as usize, now).into_iter();
         let unused = unused.map(move |(tokens, until)| Frame::Unused { limit, tokens, until });
-        let asked = self.ask(queued, now);
+        let asked = self.ask(queued, is_free, now);
         let hop = hop.cloned();
         unused.chain(asked.map(move |tokens| Frame::Ask { limit, from, tokens, hop }))
     }

@@ -28,6 +28,21 @@ impl Destination {
         std::iter::once((key, &mut self.rate)).chain(sources)
     }
 
+    /// When the lead is to be told of tokens again.
+    pub fn tokens_act_at(&self, now: Mono) -> Option<Mono> {
+        let rates = self.outlets.iter().map(|outlet| &outlet.rate).chain([&self.rate]);
+        let times = rates.filter_map(|rate| match rate {
+            Rate::Tokens(tokens) => tokens.acts_at(now),
+            Rate::Own(_) => None,
+        });
+        times.filter(|_| !self.queue.is_empty()).min()
+    }
+
+    /// Whether a connection takes a job, or may be opened for one.
+    pub fn has_free_connection(&self, now: Mono) -> bool {
+        self.counts.busy < self.limit().min(self.size(now))
+    }
+
     /// The tokens of sources, and the messages that wait for each. Those of a class are divided among
     /// its sources.
     pub fn source_tokens(&mut self) -> impl Iterator<Item = (u64, u32, &mut Tokens)> {

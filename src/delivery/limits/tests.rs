@@ -135,7 +135,7 @@ fn shards_with_tokens_exceed_no_rate() {
             });
             for (number, tokens) in shards.iter_mut().enumerate() {
                 let waiting = random.below(4) as usize;
-                if let Some(asked) = tokens.ask(waiting as u32, now) {
+                if let Some(asked) = tokens.ask(waiting as u32, true, now) {
                     let (given, until) = lead.allow(asked, now);
                     if random.below(10) > 0 {
                         frames.push((at_ms + random.below(300), number, given, until));
@@ -163,13 +163,13 @@ fn unused_tokens_are_free_again() {
     let mut lead = RateLimit::new(&rates, Keeping::InMemory, Users::Shards);
     let (mut first, mut second) = (Tokens::default(), Tokens::default());
     let at = Mono::from_ms;
-    assert_eq!(first.ask(0, at(0)), None);
-    assert_eq!(first.ask(8, at(0)), Some(8));
-    assert_eq!(first.ask(8, at(50)), None, "it has asked");
+    assert_eq!(first.ask(0, true, at(0)), None);
+    assert_eq!(first.ask(8, true, at(0)), Some(8));
+    assert_eq!(first.ask(8, true, at(50)), None, "it has asked");
     let (given, until) = lead.allow(8, at(60));
     assert_eq!((given, until), (5, at(310)));
     first.on_allow(given, until, at(60));
-    assert_eq!(first.ask(8, at(61)), Some(3));
+    assert_eq!(first.ask(8, true, at(61)), Some(3));
     assert!(first.use_one(at(309)).is_some() && first.free(at(309)) == 4);
     assert!(first.use_one(at(310)).is_none() && first.free(at(310)) == 0);
     assert_eq!(first.unused(3, at(309)), []);
@@ -182,13 +182,17 @@ fn unused_tokens_are_free_again() {
     let (none, until) =
         RateLimit::new(&Rates { per_hour: Some(0), ..rates }, Keeping::InMemory, Users::Shards)
             .allow(5, at(340));
-    assert_eq!(second.ask(5, at(340)), Some(5));
+    assert_eq!(second.ask(5, true, at(340)), Some(5));
     assert_eq!(none, 0);
     second.on_allow(none, until, at(340));
-    assert_eq!(second.ask(5, at(589)), None, "there are none until then");
-    assert_eq!(second.ask(5, at(590)), Some(5));
+    assert_eq!(second.ask(5, true, at(589)), None, "there are none until then");
+    assert_eq!(second.ask(5, true, at(590)), Some(5));
     second.on_allow(none, Mono::NEVER, at(600));
-    assert_eq!((second.ask(5, at(1599)), second.ask(5, at(1600))), (None, Some(5)));
+    assert_eq!((second.ask(5, true, at(1599)), second.ask(5, true, at(1600))), (None, Some(5)));
+    second.on_allow(5, at(1900), at(1650));
+    assert_eq!(second.unused(5, at(1900)), [(5, at(1900))]);
+    assert_eq!(second.ask(5, false, at(2899)), None, "no connection has used them");
+    assert_eq!(second.ask(5, true, at(2899)), Some(5));
 }
 
 /// A process that sends under a stored limit, and the file that a kill leaves.

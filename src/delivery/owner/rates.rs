@@ -318,7 +318,7 @@ impl Owner {
     fn ask_for(&mut self, tenant: u64, now: Mono) {
         let Some(one) = self.rates.tenants.get_mut(&tenant) else { return };
         let (from, lead) = (self.me, stripe::lead_of(tenant, self.shards));
-        let frames = one.tokens.frames(one.queued, (tenant, from), None, now);
+        let frames = one.tokens.frames((one.queued, true), (tenant, from), None, now);
         self.effects.extend(frames.map(|frame| OwnerEffect::Send { to: lead, frame }));
         if one.queued == 0 {
             self.rates.tenants.remove(&tenant);

@@ -79,20 +79,21 @@ impl Owner {
             self.effects.push(OwnerEffect::Send { to: lead, frame });
         }
         let (queued, mut frames) = (destination.queued() as u32, Vec::new());
+        let is_free = destination.has_free_connection(now);
         let mut needs_tokens = false;
         if let Rate::Tokens(tokens) = &mut destination.rate {
             needs_tokens = true;
-            frames.extend(tokens.frames(queued, (key, self.me), None, now));
+            frames.extend(tokens.frames((queued, is_free), (key, self.me), None, now));
         }
         for (source, waiting, tokens) in destination.source_tokens() {
             needs_tokens = true;
-            frames.extend(tokens.frames(waiting, (source, self.me), Some(hop), now));
-        }
-        if needs_tokens && queued > 0 {
-            // Asked again when they do not come.
-            self.touched.insert(index);
+            frames.extend(tokens.frames((waiting, is_free), (source, self.me), Some(hop), now));
         }
         self.effects.extend(frames.into_iter().map(|frame| OwnerEffect::Send { to: lead, frame }));
+        if needs_tokens {
+            // Asked again when they do not come.
+            self.set_timer(index, now);
+        }
     }
 
     /// To the lead: what a member uses of a striped destination.

@@ -197,6 +197,11 @@ impl Target {
         self.queue.ready(ConnectionClass::default()) > 0
     }
 
+    /// Jobs of this sender that queue.
+    pub fn queued_of(&self, origin: &Origin) -> usize {
+        self.queue.jobs_of(origin)
+    }
+
     pub fn unqueue(&mut self, slot: Slot) {
         self.queue.remove(slot);
     }

@@ -142,6 +142,14 @@ impl<T> FairQueue<T> {
         lanes.map(|(connection, lane)| (*connection, lane.ready))
     }
 
+    /// Jobs of a sender that wait for its connection class.
+    pub fn jobs_of(&self, origin: &Origin) -> usize {
+        let share = self.by_tenant.get(&(origin.connection, origin.tenant));
+        let sender =
+            share.and_then(|share| self.by_sender.get(&(*share, origin.class, origin.sender)));
+        sender.map_or(0, |sender| self.senders[*sender as usize].jobs)
+    }
+
     /// All jobs, in no order.
     pub fn jobs(&self) -> impl Iterator<Item = &T> {
         self.jobs.iter().map(|(_, job)| &job.job)

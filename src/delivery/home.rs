@@ -171,6 +171,9 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(10 * 60);
 const TARGET_BYTES: usize = 2 << 10;
 /// What a job of a flow takes in memory, for a guess.
 const JOB_GUESS_BYTES: usize = 4 << 10;
+/// A sender with fewer jobs in a queue keeps them in memory when its flow is full: the backlog on disk
+/// knows no senders, and its turn would be behind all of it.
+const LIGHT_SENDER_JOBS: usize = 16;
 /// How long a flow waits that found no memory, if nothing of it ends meanwhile.
 const STARVED_WAIT: Duration = Duration::from_secs(1);
 

@@ -320,6 +320,12 @@ impl Memory {
         let free = self.max.saturating_sub(self.used);
         target <= free / 2 && flow <= free / 4
     }
+
+    /// Whether a destination may hold so much for senders that have little: as much as is free, and
+    /// fresh mail still finds an eighth.
+    pub fn spares(&self, target: usize) -> bool {
+        target <= self.max.saturating_sub(self.used) && self.takes_fresh(self.max / 8)
+    }
 }
 
 #[cfg(test)]

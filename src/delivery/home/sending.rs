@@ -34,7 +34,10 @@ impl Home {
         let share = target.share(&flow);
         let is_alone = share.waiting + share.out == 1;
         let is_surplus = target.is_barren(mono) && share.waiting > 1;
-        let has_room = is_alone || self.memory.allows(target.bytes(), share.bytes);
+        let has_room = is_alone
+            || self.memory.allows(target.bytes(), share.bytes)
+            || self.memory.spares(target.bytes())
+                && target.queued_of(&origin_of(&self.jobs[&job.key])) < LIGHT_SENDER_JOBS;
         if !is_due || is_surplus || !has_room {
             return self.leave_memory(job.key);
         }
@@ -45,14 +48,11 @@ impl Home {
     fn queue(&mut self, job: JobRef) {
         let is_behind = self.is_behind(job.key);
         let known = self.jobs.get_mut(&job.key).expect("it waits");
-        let (route, mail) = (known.route.as_ref().expect("it was resolved"), known.mail());
-        let Flow { target, tenant, class } = route.flow;
-        let (sender, weight, bytes) = (mail.sender, route.weight, mail.bytes);
+        let (target, origin) = (known.flow().target, origin_of(known));
         if is_behind {
             let own = self.partitions.get_mut(&job.key.0.partition());
             own.expect("a job has its partition").hidden.push(job);
         } else if let State::Waiting { slot, .. } = &mut known.state {
-            let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
             let is_first = std::mem::take(&mut known.head.is_first);
             let target = self.targets.get_mut(&target).expect("it has entered");
             *slot = Some(target.queue(job, origin, is_first));
@@ -280,4 +280,12 @@ impl Home {
             }
         }
     }
+}
+
+/// Whose turn at a place of its destination a job takes.
+fn origin_of(job: &Job) -> Origin {
+    let (route, mail) = (job.route.as_ref().expect("it was resolved"), job.mail());
+    let Flow { tenant, class, .. } = route.flow;
+    let (sender, weight, bytes) = (mail.sender, route.weight, mail.bytes);
+    Origin { tenant, class, sender, weight, bytes, ..Origin::default() }
 }

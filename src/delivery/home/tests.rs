@@ -779,9 +779,16 @@ impl Rig {
     }
 
     fn fresh(&mut self, number: u64) -> JobRef {
+        self.fresh_of(number, None)
+    }
+
+    fn fresh_of(&mut self, number: u64, sender: Option<u32>) -> JobRef {
         let id = MessageId::from_u64(KEY.0.as_u64() + (number << 20));
         let due = self.now.schedule;
-        let fresh = HomeEvent::Fresh { mail: mail(id, 1), recipients: 1, due };
+        let mut mail = mail(id, 1);
+        let own = Arc::get_mut(&mut mail).expect("nobody else has it yet");
+        own.sender = sender.unwrap_or(own.sender);
+        let fresh = HomeEvent::Fresh { mail, recipients: 1, due };
         self.home.on(fresh, self.now, &mut self.effects);
         self.home.reference((id, 0))
     }
@@ -939,6 +946,33 @@ fn fresh_mail_for_a_destination_without_places_is_filed_but_the_first_of_its_flo
         assert_eq!(rig.state(), "waiting");
         assert!(!rig.home.target(TARGET).is_some_and(Target::has_surplus));
     }
+}
+
+#[test]
+fn a_sender_with_little_mail_stays_in_memory_when_its_flow_is_full() {
+    let mut rig = Rig::in_state("waiting");
+    rig.on(rig.grant(0));
+    let mut number = 0;
+    let mut stays = |rig: &mut Rig, sender| {
+        number += 1;
+        let job = rig.fresh_of(number, sender);
+        let resolved = Resolved::One(Resolution::Hop(route(TARGET, 1, rig.now)));
+        rig.on(HomeEvent::Resolved { job, generation: 1, resolved });
+        rig.home.job(job.key).is_some_and(Job::is_waiting)
+    };
+    while stays(&mut rig, None) {}
+    for sender in 1..3 {
+        for has_room in [[true; LIGHT_SENDER_JOBS].as_slice(), &[false]].concat() {
+            assert_eq!(stays(&mut rig, Some(sender)), has_room, "{sender}");
+        }
+    }
+    assert!(!stays(&mut rig, None));
+    // Senders without number leave room for fresh mail to others.
+    let mut sender = 3;
+    while stays(&mut rig, Some(sender)) {
+        sender += 1;
+    }
+    assert!(rig.home.memory.takes_fresh((1 << 20) / 8));
 }
 
 #[test]

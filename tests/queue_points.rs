@@ -74,6 +74,7 @@ fn a_failed_batch_that_is_in_the_log_all_the_same_leaves_no_wrong_count() {
         let id = rig.stored(b"mail");
         let again = |change, delivered| {
             rig.committer.settle(Arc::new(Settlement {
+                events: Default::default(),
                 id,
                 job: 0,
                 change,

@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use rocksdb::WriteOptions;
@@ -24,6 +25,7 @@ use crate::queue::cause::Cause;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
+use crate::queue::commit::lane::NoSender;
 use crate::queue::commit::lane::Orders;
 use crate::queue::commit::lane::Work;
 use crate::queue::commit::plan::Plan;
@@ -44,6 +46,9 @@ use crate::queue::store::room::Room;
 /// writes, so nothing else can be left. The batch that found it full adds all of its own to them.
 const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
 
+/// How long events may wait for a sync that other orders of the partition make.
+const EVENTS_UNSYNCED_MAX: Duration = Duration::from_millis(500);
+
 /// Settlements of one batch after which other orders go first.
 const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
 
@@ -61,6 +66,8 @@ pub(super) struct BatchWriter {
     remains: Vec<Remains>,
     /// The last write found the disk full.
     full: bool,
+    /// Since when events are written and not synced.
+    unsynced_since: Option<Instant>,
 }
 
 impl BatchWriter {
@@ -81,6 +88,7 @@ impl BatchWriter {
             taken_bytes: 0,
             remains: Vec::new(),
             full: false,
+            unsynced_since: None,
         }
     }
 
@@ -88,10 +96,26 @@ impl BatchWriter {
         let _end = ThreadEnd { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
-            let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };
-            stop = self.take(first, orders);
-            self.commit();
+            let sync_at = self.unsynced_since.map(|since| since + EVENTS_UNSYNCED_MAX);
+            if sync_at.is_some_and(|at| at <= Instant::now()) {
+                self.sync_events();
+                continue;
+            }
+            let first = match self.held.take() {
+                Some(held) => Ok(Some(held)),
+                None => orders.wait(sync_at),
+            };
+            match first {
+                Ok(Some(first)) => {
+                    stop = self.take(first, orders);
+                    self.commit();
+                }
+                // It is time for a sync.
+                Ok(None) => (),
+                Err(NoSender) => break,
+            }
         }
+        self.sync_events();
         // Orders that came after `Stop`.
         while let Some(work) = orders.next(true) {
             self.lane.complete(answer(work, Err(CommitFault::Stopped)));
@@ -220,7 +244,13 @@ impl BatchWriter {
         self.full = false;
         self.room.note_written(self.partition.db());
         self.remains.clear();
-        self.partition.set_ledger(plan.ledger);
+        self.partition.set_ledger(plan.ledger, plan.is_synced);
+        if plan.is_synced {
+            self.partition.note_synced(plan.ledger.events);
+            self.unsynced_since = None;
+        } else if plan.has_events() {
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
         self.partition.count_in(plan.messages.into(), plan.body_bytes);
         self.partition.count_out(plan.removed_messages, plan.removed_bytes);
         let counts = &self.lane.counts;
@@ -229,6 +259,17 @@ impl BatchWriter {
         counts.messages.fetch_add(plan.messages.into(), Ordering::Relaxed);
         counts.chunks.fetch_add(plan.chunks.into(), Ordering::Relaxed);
         counts.write_us.fetch_add(write_us.into(), Ordering::Relaxed);
+    }
+
+    /// Makes events durable whose batch was not synced. Nobody waits for it: after a fault the next
+    /// write meets the same disk.
+    fn sync_events(&mut self) {
+        if self.unsynced_since.take().is_some() && self.lane.fault() != Some(CommitFault::Failed) {
+            match self.partition.sync_log() {
+                Ok(()) => self.partition.note_synced(self.partition.ledger().events),
+                Err(cause) => drop(self.on_failed(cause.into_string())),
+            }
+        }
     }
 
     fn on_failed(&mut self, text: String) -> CommitFault {

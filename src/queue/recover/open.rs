@@ -20,6 +20,7 @@ use crate::queue::record::lost::Lost;
 use crate::queue::record::outer::RecordFault;
 use crate::queue::recover::pass;
 use crate::queue::store::copies::CopiedLedger;
+use crate::queue::store::event_log;
 use crate::queue::store::found::Depth;
 use crate::queue::store::found::Recovered;
 use crate::queue::store::partition::Partition;
@@ -186,7 +187,10 @@ fn open_ledger(
             found.tell(spec, Notice::NotCopied { partition: spec.id, why: cause.to_string() });
         }
     }
-    partition.set_ledger(ledger);
+    // Of a ledger that was lost with its copy.
+    ledger.events = ledger.events.max(event_log::next_number(partition).map_err(at)?);
+    partition.set_ledger(ledger, true);
+    partition.note_synced(ledger.events);
     Ok(ledger)
 }
 

@@ -19,6 +19,7 @@ pub struct Families<'p> {
     pub backlog: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
     pub kept: &'p ColumnFamily,
+    pub event: &'p ColumnFamily,
     pub default: &'p ColumnFamily,
 }
 
@@ -34,6 +35,7 @@ impl<'p> Families<'p> {
             backlog: handle(Family::Backlog),
             stream: handle(Family::Stream),
             kept: handle(Family::Kept),
+            event: handle(Family::Event),
             default: handle(Family::Default),
         }
     }
@@ -48,6 +50,7 @@ impl<'p> Families<'p> {
             Family::Backlog => self.backlog,
             Family::Stream => self.stream,
             Family::Kept => self.kept,
+            Family::Event => self.event,
             Family::Default => self.default,
         }
     }

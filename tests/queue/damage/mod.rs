@@ -57,6 +57,7 @@ type Kinds = BTreeMap<String, String>;
 fn settle(rig: &Rig, id: MessageId, job: u16, change: JobChange, delivered: u64) {
     let tally = Tally { delivered, ..Tally::default() };
     let settlement = Settlement {
+        events: Default::default(),
         id,
         job,
         change,

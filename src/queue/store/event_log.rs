@@ -1,0 +1,128 @@
+//! Reading the event log of a partition, and dropping its oldest part.
+//!
+//! Promise:  only what is durable is read, in the order of its numbers, each number once. Numbers that
+//!           no entry has are told as a gap: they were dropped, or lost to damage.
+//! Bounds:   one entry in memory.
+
+use rocksdb::ReadOptions;
+
+use crate::queue::fault::QueueFault;
+use crate::queue::record::event_log::Entry;
+use crate::queue::record::event_log::key_of;
+use crate::queue::record::event_log::number_of;
+use crate::queue::record::family::EVENT;
+use crate::queue::store::partition::Partition;
+
+/// What a read meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met<'a> {
+    Entry(Entry<'a>),
+    /// These numbers are not in the log.
+    Gap {
+        from: u64,
+        to: u64,
+    },
+}
+
+/// Whether a read goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    On,
+    Stop,
+}
+
+/// Shows what the log has from this number on. Returns the number where the next read begins.
+pub fn read(
+    partition: &Partition,
+    from: u64,
+    mut show: impl FnMut(Met<'_>) -> Go,
+) -> Result<u64, QueueFault> {
+    // Before the rows: what is read is durable.
+    let end = partition.events_synced();
+    let mut bounds = ReadOptions::default();
+    bounds.set_iterate_upper_bound(key_of(end));
+    let event = partition.families().event;
+    let mut rows = partition.db().raw_iterator_cf_opt(event, bounds);
+    // The entry with this number may begin before it.
+    rows.seek_for_prev(key_of(from));
+    if rows.status().is_ok() && !rows.valid() {
+        rows.seek_to_first();
+    }
+    let mut next = from;
+    while let Some((key, value)) = rows.item() {
+        // A damaged entry becomes a gap.
+        if let Ok(entry) = Entry::decode(key, value)
+            && entry.next() > next
+        {
+            // What is left of a batch that failed begins before the end of the entry before it.
+            let is_left_over = entry.first < next && next != from;
+            if !is_left_over {
+                if entry.first > next {
+                    show(Met::Gap { from: next, to: entry.first });
+                }
+                next = entry.next();
+                if show(Met::Entry(entry)) == Go::Stop {
+                    return Ok(next);
+                }
+            }
+        }
+        rows.next();
+    }
+    rows.status()?;
+    if next < end {
+        show(Met::Gap { from: next, to: end });
+    }
+    Ok(next.max(end))
+}
+
+/// The first number of the log. `None`: it has no entry.
+pub fn first_number(partition: &Partition) -> Result<Option<u64>, rocksdb::Error> {
+    let mut rows = partition.db().raw_iterator_cf(partition.families().event);
+    rows.seek_to_first();
+    let first = rows.key().and_then(number_of);
+    rows.status().map(|()| first)
+}
+
+/// The number after the last entry, whether durable or not.
+pub fn next_number(partition: &Partition) -> Result<u64, rocksdb::Error> {
+    let mut rows = partition.db().raw_iterator_cf(partition.families().event);
+    rows.seek_to_last();
+    let last = rows.item().and_then(|(key, value)| Entry::decode(key, value).ok());
+    let next = last.map_or(0, |last| last.next());
+    rows.status().map(|()| next)
+}
+
+/// Drops the oldest files of the log while it has more than `bytes_max` or `is_old` says so of the last
+/// entry of a file. What lies in memory, and in files that were not merged yet, stays. Returns the bytes
+/// that were dropped.
+pub fn drop_oldest(
+    partition: &Partition,
+    bytes_max: u64,
+    is_old: impl Fn(Entry<'_>) -> bool,
+) -> Result<u64, QueueFault> {
+    let event = partition.families().event;
+    let mut files = partition.db().live_files()?;
+    files.retain(|file| file.column_family_name == EVENT);
+    files.sort_by(|a, b| a.start_key.cmp(&b.start_key));
+    let mut left: u64 = files.iter().map(|file| file.size as u64).sum();
+    let mut dropped = 0;
+    let mut last = None;
+    for file in files.iter().take_while(|file| file.level > 0) {
+        let Some(end) = file.end_key.as_deref() else { break };
+        let is_too_much = left > bytes_max;
+        let ended = || {
+            let value = partition.db().get_pinned_cf(event, end).ok().flatten();
+            value.is_some_and(|value| Entry::decode(end, &value).is_ok_and(&is_old))
+        };
+        if !is_too_much && !ended() {
+            break;
+        }
+        left -= file.size as u64;
+        dropped += file.size as u64;
+        last = number_of(end);
+    }
+    if let Some(last) = last {
+        partition.db().delete_file_in_range_cf(event, key_of(0), key_of(last))?;
+    }
+    Ok(dropped)
+}

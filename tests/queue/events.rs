@@ -28,6 +28,7 @@ use ringpost::queue::record::event_log::key_of;
 use ringpost::queue::record::ledger::Tally;
 use ringpost::queue::store::event_log;
 use ringpost::queue::store::event_log::Go;
+use ringpost::queue::store::event_log::KeptEvents;
 use ringpost::queue::store::event_log::Met;
 
 fn owner(id: MessageId) -> Owner {
@@ -189,18 +190,21 @@ fn the_oldest_files_go_first_and_the_gap_is_told() {
     };
     (0..3).for_each(|_| _ = rig.stored(b"old"));
     flush(folder.path());
-    let drop_oldest = |bytes_max, old: u64| {
-        event_log::drop_oldest(partition(&rig), bytes_max, |entry| entry.first < old).unwrap()
+    let drop_oldest = |oldest_ms, bytes_max| {
+        let kept = KeptEvents { oldest_ms, bytes_max };
+        event_log::drop_oldest(partition(&rig), kept).expect("it can be read")
     };
-    assert_eq!(drop_oldest(u64::MAX, 0), 0);
-    assert!(drop_oldest(u64::MAX, 3) > 0, "all of the file is old");
+    let dropped = drop_oldest(NOW_MS, u64::MAX);
+    assert_eq!((dropped.for_age, dropped.for_space), (0, 0), "none is older");
+    assert!(drop_oldest(NOW_MS + 1, u64::MAX).for_age > 0, "all of the file is");
     rig.stored(b"new");
     assert_eq!(event_log::first_number(partition(&rig)).unwrap(), Some(3));
     assert_eq!(read(partition(&rig), 1), (vec!["1-3 gap".into(), "3 accepted".into()], 4));
     // What was not merged yet stays, however much it is.
-    assert_eq!(drop_oldest(0, 0), 0);
+    assert_eq!(drop_oldest(0, 0).for_space, 0);
     flush(folder.path());
-    assert!(drop_oldest(0, 0) > 0);
+    let dropped = drop_oldest(0, 0);
+    assert!(dropped.for_space > 0 && dropped.left == 0, "{dropped:?}");
     assert_eq!(read(partition(&rig), 0), (vec!["0-4 gap".into()], 4));
     // Numbers go on, also after a restart without any entry.
     rig.close();

@@ -6,6 +6,7 @@
 
 use rocksdb::ReadOptions;
 
+use crate::event;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::event_log::Entry;
 use crate::queue::record::event_log::key_of;
@@ -41,8 +42,8 @@ pub fn read(
     let end = partition.events_synced();
     let mut bounds = ReadOptions::default();
     bounds.set_iterate_upper_bound(key_of(end));
-    let event = partition.families().event;
-    let mut rows = partition.db().raw_iterator_cf_opt(event, bounds);
+    let rows_of = partition.families().event;
+    let mut rows = partition.db().raw_iterator_cf_opt(rows_of, bounds);
     // The entry with this number may begin before it.
     rows.seek_for_prev(key_of(from));
     if rows.status().is_ok() && !rows.valid() {
@@ -92,37 +93,54 @@ pub fn next_number(partition: &Partition) -> Result<u64, rocksdb::Error> {
     rows.status().map(|()| next)
 }
 
-/// Drops the oldest files of the log while it has more than `bytes_max` or `is_old` says so of the last
-/// entry of a file. What lies in memory, and in files that were not merged yet, stays. Returns the bytes
-/// that were dropped.
-pub fn drop_oldest(
-    partition: &Partition,
-    bytes_max: u64,
-    is_old: impl Fn(Entry<'_>) -> bool,
-) -> Result<u64, QueueFault> {
+/// How much of the log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptEvents {
+    /// Files whose last event is older go.
+    pub oldest_ms: u64,
+    pub bytes_max: u64,
+}
+
+/// What was dropped, and what is left, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DroppedEvents {
+    pub for_age: u64,
+    pub for_space: u64,
+    pub left: u64,
+}
+
+/// Drops the oldest files of the log. What lies in memory, and in files that were not merged yet, stays.
+pub fn drop_oldest(partition: &Partition, kept: KeptEvents) -> Result<DroppedEvents, QueueFault> {
     let event = partition.families().event;
     let mut files = partition.db().live_files()?;
     files.retain(|file| file.column_family_name == EVENT);
     files.sort_by(|a, b| a.start_key.cmp(&b.start_key));
-    let mut left: u64 = files.iter().map(|file| file.size as u64).sum();
-    let mut dropped = 0;
+    let left = files.iter().map(|file| file.size as u64).sum();
+    let mut dropped = DroppedEvents { left, ..DroppedEvents::default() };
     let mut last = None;
     for file in files.iter().take_while(|file| file.level > 0) {
         let Some(end) = file.end_key.as_deref() else { break };
-        let is_too_much = left > bytes_max;
-        let ended = || {
-            let value = partition.db().get_pinned_cf(event, end).ok().flatten();
-            value.is_some_and(|value| Entry::decode(end, &value).is_ok_and(&is_old))
-        };
-        if !is_too_much && !ended() {
+        let bytes = file.size as u64;
+        if is_older(partition, end, kept.oldest_ms)? {
+            dropped.for_age += bytes;
+        } else if dropped.left > kept.bytes_max {
+            dropped.for_space += bytes;
+        } else {
             break;
         }
-        left -= file.size as u64;
-        dropped += file.size as u64;
+        dropped.left -= bytes;
         last = number_of(end);
     }
     if let Some(last) = last {
         partition.db().delete_file_in_range_cf(event, key_of(0), key_of(last))?;
     }
     Ok(dropped)
+}
+
+/// Whether the last event of an entry is older. One that cannot be read is.
+fn is_older(partition: &Partition, key: &[u8], oldest_ms: u64) -> Result<bool, QueueFault> {
+    let value = partition.db().get_pinned_cf(partition.families().event, key)?;
+    let entry = value.as_deref().and_then(|value| Entry::decode(key, value).ok());
+    let last = entry.and_then(|entry| event::read(entry.events).flatten().last());
+    Ok(last.is_none_or(|last| last.at_ms() < oldest_ms))
 }

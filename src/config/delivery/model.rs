@@ -372,9 +372,6 @@ treatment! {
     back_off_first: Duration = "'1m'", 100 => DAY_MS;
     /// The longest backoff.
     back_off_max: Duration = "'1h'", 100 => DAY_MS;
-    /// Jobs of the destination held in memory, and up to a quarter more for tenants that have few of
-    /// them. Further jobs wait on disk.
-    jobs_max: usize = "10000", 1 => 10_000_000;
     /// The number of cores that share the destination. Use more than one for a destination that one
     /// core cannot serve, such as a smarthost: each core then sends its own mail over its own
     /// connections. "all": every core. "auto": every core if each can have two connections and no

@@ -112,7 +112,8 @@ section! {
         reply_rules: Vec<PathBuf> = Is("[]"), Live;
         /// Connections to all destinations together. When all are in use, mail waits.
         connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
-        /// Jobs held in memory. Further jobs wait on disk.
+        /// Memory for queued mail, in units of 672 bytes, over all cores; at least 8 MiB per core. Mail
+        /// beyond it waits on disk.
         jobs_in_memory_max: usize = Is("100000"), Restart, 100 => 100_000_000;
     }
 }

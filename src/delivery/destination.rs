@@ -95,7 +95,7 @@ pub struct Destination {
     standing: Standing,
     window: Window,
     hold_until: Mono,
-    /// Connections that were opened for jobs in line since the last success, and failed.
+    /// Connections that were opened for queued jobs since the last success, and failed.
     connects_failed: usize,
     pub rate: Rate,
     pub counts: Counts,

@@ -394,8 +394,8 @@ impl Owner {
     }
 
     /// A home has mail that waits for places.
-    pub fn want(&mut self, hop: &Arc<Hop>, wish: (u64, ShardId, u32, u32), now: Mono) {
-        let (target, home, jobs, flows) = wish;
+    pub fn want(&mut self, hop: &Arc<Hop>, wanted: (u64, ShardId, u32, u32), now: Mono) {
+        let (target, home, jobs, flows) = wanted;
         let Some(index) = self.entry_of(hop, now) else {
             return self.send_grant(home, target, (0, 0), GrantState::default());
         };

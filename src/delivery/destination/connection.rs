@@ -147,7 +147,7 @@ pub struct Link {
 #[derive(Debug)]
 pub struct SentBack {
     pub delivery: Box<Delivery>,
-    /// A connection was tried for it, and failed: that is an attempt. To be in line is none.
+    /// A connection was tried for it, and failed: that is an attempt. To be queued is none.
     pub was_tried: bool,
 }
 

@@ -366,7 +366,7 @@ fn failures_in_a_row_back_off_and_one_probe_ends_it() {
         bench.fails(*conn, Blame::Destination, 0);
     }
     assert_eq!(bench.returned.len(), 47, "no memory is held");
-    assert_eq!(bench.unreached.len(), 3, "one for each connection; the others stood in line");
+    assert_eq!(bench.unreached.len(), 3, "one for each connection; the others were queued");
     let until_ms = bench.until_ms(&a, 0);
     assert!((48_000..=60_000).contains(&until_ms));
     assert!(bench.unreached.iter().all(|(_, not_before)| *not_before == at(until_ms)));

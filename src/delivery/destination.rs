@@ -477,7 +477,7 @@ impl Destination {
         self.evidence.iter()
     }
 
-    /// Whether it has just failed, so that its first connection goes before nobody's.
+    /// Whether it has just failed, so that its first connection gets no precedence.
     pub fn is_in_trouble(&self) -> bool {
         !self.standing.is_working() || self.standing.failures() > 0
     }

@@ -32,9 +32,9 @@
 //! writing       writes of the home, with their reports
 //! run           home and owner of a shard at work
 //! report        reports to senders, as messages of their own
+//! report_pace   when reports leave
 //! reroute       the next hop that an operator sets for a job
 //! resolve       from recipients to the servers that take their mail
-//! report_pace   when they leave
 //! sts           which MTA-STS policy holds for a domain
 //! trust         the TLS that a host needs, and what it proved
 //! verdict       what the answer to an attempt means, for the log and for reports

@@ -268,7 +268,7 @@ impl Context<'_> {
     /// It waits on disk, because too many others wait for a lookup.
     pub fn put_aside(&self, job: &Job, due: Wall) -> Write {
         let schedule = self.schedule(job, (job.head.attempts, job.head.warned), due);
-        let last_reply = "too many domains wait for an answer of DNS".into();
+        let last_reply = "too many messages are waiting for DNS lookups".into();
         let image = JobImage { last_reply, ..self.image(job, schedule) };
         self.write(job, Next::Again(image))
     }

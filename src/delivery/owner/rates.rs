@@ -409,7 +409,8 @@ impl Owner {
         }
     }
 
-    /// If there are many, also those under whose rates something counts, which is kept beside.
+    /// Forgets leads that nobody uses; if there are many, also those whose messages still count (kept in
+    /// `RateBook`).
     pub(super) fn forget_leads(&mut self, now: Mono) {
         let (rates, idle_ms) = (&mut self.rates, idle_ms(self.leads.len()));
         let is_crowded = idle_ms < DESTINATION_IDLE_MS;

@@ -124,8 +124,8 @@ pub enum OwnerEffect {
     Save {
         limits: Vec<(u64, StoredLimit)>,
     },
-    /// A destination begins or ceases to rest. `returned`: jobs that went back to their homes unsent
-    /// since the destination is known.
+    /// A destination begins or ceases to rest. `returned`: queued jobs that went back to their homes
+    /// without an attempt since the destination is known.
     Log {
         destination: Box<str>,
         state: Box<GrantState>,

@@ -122,6 +122,7 @@ pub struct Counters {
     pub deferred: u64,
     pub lost: u64,
     pub failures: u64,
+    /// Queued jobs that went back to their homes without an attempt, whatever the reason.
     pub returned: u64,
 }
 

@@ -391,8 +391,11 @@ fn failures_in_a_row_back_off_and_one_probe_ends_it() {
     let probe = bench.opened(until_ms + 20);
     assert_eq!(probe.len(), 1, "one probe");
     (bench.returned, bench.unreached) = (Vec::new(), Vec::new());
+    let returned = bench.destination(&a).counters.returned;
     bench.fails(probe[0], Blame::Destination, until_ms + 20);
     assert_eq!((bench.returned.len(), bench.unreached.len()), (8, 1));
+    let counted = bench.destination(&a).counters.returned;
+    assert_eq!(counted, returned + 8, "all but the tried one");
     let second_ms = bench.until_ms(&a, until_ms + 20);
     assert!((96_000..=120_000).contains(&(second_ms - until_ms - 20)), "twice as long");
 

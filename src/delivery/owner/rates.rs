@@ -22,8 +22,9 @@ pub(in crate::delivery) struct RateBook {
     kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.
     pub(super) unsaved: BTreeSet<(Mono, u64)>,
-    /// The limits of the save under way.
-    pub(super) saving: Vec<u64>,
+    /// A save is under way, of these limits and of dropped ones.
+    pub(super) is_saving: bool,
+    saving: Vec<u64>,
     /// Forgotten limits, under which nothing counts any more.
     dropped: Vec<u64>,
     /// The rates of all tenants that have any, by the hash of the tenant.
@@ -177,7 +178,7 @@ impl Owner {
 
     /// Has limits written, unless some are being written.
     pub(super) fn save_limits(&mut self, now: Mono) {
-        if !self.rates.saving.is_empty() {
+        if self.rates.is_saving {
             return;
         }
         self.rates.drop_kept(now);
@@ -193,12 +194,14 @@ impl Owner {
             }
         }
         if !limits.is_empty() {
+            self.rates.is_saving = true;
             self.effects.push(OwnerEffect::Save { limits });
         }
     }
 
     /// All that was to be saved is durable.
     pub fn saved(&mut self, now: Mono) {
+        self.rates.is_saving = false;
         for key in std::mem::take(&mut self.rates.saving) {
             if let Some(limit) = self.limit_mut(key) {
                 limit.saved();

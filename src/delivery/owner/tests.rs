@@ -127,7 +127,7 @@ impl Owner {
         let idle_ms = known::idle_ms(self.entries.len());
         let idle = self.idle.first().map(|(since, _)| since.plus_ms(idle_ms));
         let rates = &self.rates;
-        let unsaved = rates.unsaved.first().filter(|_| rates.saving.is_empty());
+        let unsaved = rates.unsaved.first().filter(|_| !rates.is_saving);
         let due = unsaved.into_iter().chain(rates.due.first()).map(|(at, _)| *at).min();
         let changed = (!rates.changed.is_empty()).then_some(next_tick);
         let due = due.map(|at| at.max(next_tick));

@@ -195,7 +195,7 @@ struct Own {
     is_failed: bool,
     /// Jobs that had their turn while it was behind.
     hidden: Vec<JobRef>,
-    /// Where a search for flows goes on; `None` if none is under way.
+    /// A search for flows is under way.
     is_searching: bool,
 }
 

@@ -18,7 +18,7 @@
 //! destination   one destination: queue, sources, windows, health, rates
 //! flow_hash     hashes of destinations and tenants
 //! grant         places of homes at an owner
-//! health        whether a destination or a source can be used
+//! health        whether a destination, a source or a connection class can be used
 //! owner         the destinations of this shard
 //! pace          how fast a destination takes mail
 //! stripe        a destination with several owners

@@ -3,11 +3,12 @@
 //! Owner:    one shard. A value without I/O, clock and callbacks: `run` feeds it and carries out its
 //!           effects, and so does the simulation.
 //! Promise:  each job that a home sends is answered once: by the connection that takes it, or here. The
-//!           owner never refuses for want of room: a home sends on the places that it was granted.
-//!           A job goes back unwritten when its destination rests, so that deadlines stay at home.
+//!           owner counts no places: a home sends on those that it was granted. A job goes back
+//!           unwritten when its destination rests, so that deadlines stay at home, and when there is no
+//!           room for its destination (`Returned::NoPlaces`).
 //! Order:    after each call, `take_effects`. `tick` comes every 20 ms.
-//! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`. Full: the home gets
-//!           no places.
+//! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`, or for 10 s while
+//!           there are more than 10,000. Full: the home gets no places.
 //!
 //! The life of a connection, as `connection` tells it:
 //!

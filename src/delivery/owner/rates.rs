@@ -1,23 +1,23 @@
 //! Rates at the owner: what is counted here, the file that outlives the process, and tenants.
 //!
 //! Promise:  a limit is counted by one shard only: those of a destination and of its sources by its
-//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
-//!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
-//!           the places of others.
-//! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
+//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A
+//!           tenant without tokens is held in all queues; if its rate is used up, its jobs go home, so
+//!           that they do not occupy the places of others.
+//! Bounds:   `KEPT_MAX` forgotten limits under which something counts. Full: others are not forgotten.
 //! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
 
 use super::known::idle_ms;
 use super::*;
 
-/// Destinations forgotten for want of room of which is known what was sent under their rates.
+/// Limits forgotten for want of room of which is known what was sent under them.
 const KEPT_MAX: usize = 4 * DESTINATIONS_MAX;
 
 /// Rates as an owner keeps them.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct RateBook {
     sent_before: Arc<SentBefore>,
-    /// What was sent to destinations that were forgotten for want of room.
+    /// What was sent under limits that were forgotten for want of room.
     kept: HashMap<u64, Kept>,
     kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.

@@ -218,8 +218,7 @@ pub const STS_FETCH_MS_MAX: u64 = 10_000;
 /// Milliseconds for which mail waits for a policy. Longer: the mail is deferred.
 pub const STS_WAIT_MS_MAX: u64 = 15_000;
 
-/// Milliseconds for which mail is deferred if the policy could not be requested. Randomly extended
-/// to up to twice as long.
+/// Milliseconds for which mail is deferred if the policy could not be requested.
 pub const STS_POSTPONE_MS: u64 = 15_000;
 
 /// Domains for which one shard waits for an answer of the control plane. Full: the next request

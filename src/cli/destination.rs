@@ -110,7 +110,7 @@ fn print_row(row: &DestinationRow) {
         row.delivered, row.refused, row.deferred
     );
     println!("connections lost: {}, failures: {}", row.lost, row.failures);
-    field("returned to home shard", row.handed_back);
+    field("returned from queue", row.handed_back);
     field_if("last error", row.last_error.as_ref());
     field_if("of host", row.last_host.as_ref());
     field_if("this server lacked", row.lack.as_ref());

@@ -351,7 +351,6 @@ fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
         ("failures_to_back_off", number(destination.failures_to_back_off.into())),
         ("back_off_first", Some(show_duration(destination.back_off_first))),
         ("back_off_max", Some(show_duration(destination.back_off_max))),
-        ("jobs_max", number(destination.jobs_max as u64)),
         ("stripes", Some(destination.stripes.to_string())),
     ];
     let limit = |(key, value): (&str, Option<String>)| {

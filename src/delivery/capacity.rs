@@ -23,23 +23,18 @@ use crate::delivery::destination::Stage;
 #[derive(Debug)]
 pub struct Gate {
     used: AtomicU32,
-    max: AtomicU32,
+    max: u32,
 }
 
 impl Gate {
     pub const fn new(max: u32) -> Gate {
-        Gate { used: AtomicU32::new(0), max: AtomicU32::new(max) }
-    }
-
-    pub fn set_max(&self, max: u32) {
-        self.max.store(max, Ordering::Relaxed);
+        Gate { used: AtomicU32::new(0), max }
     }
 
     fn enter(&self, claim: Claim) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
         let room = match claim {
-            Claim::First => max,
-            Claim::Further => (max - max / 4).max(1),
+            Claim::First => self.max,
+            Claim::Further => (self.max - self.max / 4).max(1),
         };
         let more = |used: u32| (used < room).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -54,8 +49,8 @@ impl Gate {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub fn max(&self) -> u32 {
-        self.max.load(Ordering::Relaxed)
+    pub const fn max(&self) -> u32 {
+        self.max
     }
 }
 
@@ -218,6 +213,7 @@ impl Capacity {
     }
 
     /// Whether destinations wait for connections.
+    #[cfg(test)]
     pub fn has_requests(&self) -> bool {
         !self.requests.is_empty()
     }

@@ -71,14 +71,14 @@ pub trait Port: 'static {
 
 /// The connection as its owner knows it. If a bug ends the task, the owner and the home of its job hear
 /// so: nobody knows whether the mail was taken.
-struct Seat<P: Port> {
+struct Served<P: Port> {
     port: Rc<P>,
     conn: ConnId,
     job: Option<Box<Delivery>>,
     is_ended: bool,
 }
 
-impl<P: Port> Seat<P> {
+impl<P: Port> Served<P> {
     fn ended(&mut self, end: &Ended) {
         self.is_ended = !matches!(end.link, LinkEnd::Kept);
         self.port.owner(|owner, now| owner.ended(self.conn, end, now));
@@ -96,7 +96,7 @@ impl<P: Port> Seat<P> {
     }
 }
 
-impl<P: Port> Drop for Seat<P> {
+impl<P: Port> Drop for Served<P> {
     fn drop(&mut self) {
         if !self.is_ended {
             let job = self.job.as_ref().map(|_| JobEnd::Lost);
@@ -114,7 +114,7 @@ pub async fn run<P: Port>(
     (hop, source): (Arc<Hop>, Option<Box<str>>),
     nudge: Rc<Nudge>,
 ) {
-    let mut seat = Seat { port: Rc::clone(&port), conn, job: None, is_ended: false };
+    let mut served = Served { port: Rc::clone(&port), conn, job: None, is_ended: false };
     let station = port.station();
     let way = (&*hop, source.as_deref());
     let mut link = match open(station, way, &|link| takes(&hop, link)).await {
@@ -122,13 +122,13 @@ pub async fn run<P: Port>(
         Err(NoLink { barred: Some(address), host, .. }) => {
             let looped = |delivery: &Delivery| looped(delivery, &host, address);
             port.owner(|owner, now| owner.refuse(conn, now, looped));
-            return seat.ended(&only(LinkEnd::Closed));
+            return served.ended(&only(LinkEnd::Closed));
         }
         Err(no_link) => {
             if matches!(no_link.kind, FailureKind::Ours(_)) {
                 station.observed.metrics.delivery_resource_waits_total.add(1);
             }
-            return seat.ended(&not_opened(station, &no_link));
+            return served.ended(&not_opened(station, &no_link));
         }
     };
     port.owner(|owner, now| owner.connected(conn, now));
@@ -146,11 +146,11 @@ pub async fn run<P: Port>(
             port.owner(|owner, now| owner.give_back(conn, delivery, Returned::Hidden, now));
             continue;
         };
-        seat.job = Some(delivery);
+        served.job = Some(delivery);
         queue::points::point("deliver::before_send");
-        let mut sending = match hop.hosts.len() > 1 && lacks(&link, seat.job()) {
+        let mut sending = match hop.hosts.len() > 1 && lacks(&link, served.job()) {
             true => None,
-            false => Some(send(station, &mut link, seat.job()).await),
+            false => Some(send(station, &mut link, served.job()).await),
         };
         let is_lacking = sending.is_none();
         if sending.as_ref().is_none_or(|sending| is_stale(&link, &sending.sent.outcomes)) {
@@ -159,30 +159,30 @@ pub async fn run<P: Port>(
             if is_lacking {
                 link.transfer.quit().await;
             }
-            let is_able = |link: &Link| takes(&hop, link) && !lacks(link, seat.job());
+            let is_able = |link: &Link| takes(&hop, link) && !lacks(link, served.job());
             match open(station, way, &is_able).await {
                 Ok(fresh) => {
                     link = fresh;
-                    sending = Some(send(station, &mut link, seat.job()).await);
+                    sending = Some(send(station, &mut link, served.job()).await);
                 }
-                Err(no_link) => return not_opened_again(&mut seat, no_link, is_lacking),
+                Err(no_link) => return not_opened_again(&mut served, no_link, is_lacking),
             }
         }
         let sending = sending.expect("a mail that was not sent has returned");
         queue::points::point("deliver::after_reply");
         link.sent += 1;
-        let (what, end) = judge(station, &link, seat.job(), sending);
+        let (what, end) = judge(station, &link, served.job(), sending);
         if end.job == Some(JobEnd::Delivered) {
             unsettled.note_taken(Instant::now());
         }
-        seat.ended(&end);
-        seat.answer(what, Some(unsettled));
-        if seat.is_ended {
+        served.ended(&end);
+        served.answer(what, Some(unsettled));
+        if served.is_ended {
             return;
         }
     }
     link.transfer.quit().await;
-    seat.ended(&only(LinkEnd::Closed));
+    served.ended(&only(LinkEnd::Closed));
 }
 
 /// `None`: the partition of the mail is so far behind that a crash would repeat too much.
@@ -204,10 +204,10 @@ fn not_opened(station: &Station, no_link: &NoLink) -> Ended {
 }
 
 /// There is no other connection for the job.
-fn not_opened_again<P: Port>(seat: &mut Seat<P>, no_link: NoLink, is_lacking: bool) {
-    let mut end = not_opened(seat.port.station(), &no_link);
+fn not_opened_again<P: Port>(served: &mut Served<P>, no_link: NoLink, is_lacking: bool) {
+    let mut end = not_opened(served.port.station(), &no_link);
     let what = match (no_link.barred, no_link.kind) {
-        (Some(address), _) => looped(seat.job(), &no_link.host, address),
+        (Some(address), _) => looped(served.job(), &no_link.host, address),
         (None, FailureKind::Ours(limit)) => What::Returned(Returned::OurLimit(limit)),
         (None, _) => {
             let answer = answer_to(no_link.kind, &no_link.text);
@@ -218,8 +218,8 @@ fn not_opened_again<P: Port>(seat: &mut Seat<P>, no_link: NoLink, is_lacking: bo
         // Other mail can still be sent to a host that lacks something.
         end.link = LinkEnd::Closed;
     }
-    seat.ended(&end);
-    seat.answer(what, None);
+    served.ended(&end);
+    served.answer(what, None);
 }
 
 /// An idle connection that had been ended before this mail was said. One whose peer is silent is

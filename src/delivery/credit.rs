@@ -1,8 +1,9 @@
 //! The places that owners have granted: which job of a destination a home sends next.
 //!
 //! Owner:    `home`. A value without I/O or clock.
-//! Promise:  no more jobs are out than there are places, for the destination and for each flow. A
-//!           smaller grant recalls nothing: nothing more is sent until enough has come back.
+//! Promise:  no more jobs are out than there are places, for the destination and for each flow. Before
+//!           the first grant urgent mail has `PLACES_OPENING_URGENT` more. A smaller grant recalls
+//!           nothing: nothing more is sent until enough has come back.
 //! Order:    the fair queue of the home decides which flows are represented at the owner when there are
 //!           more than places, and the order within a flow. The owner decides what is sent.
 //! Bounds:   the home bounds the jobs by their memory.

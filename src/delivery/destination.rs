@@ -2,11 +2,12 @@
 //!
 //! Owner:    the owner shard of the destination, or one of its members if it is striped.
 //! Promise:  no rate and no number of connections is exceeded. A source that has used up its rate leaves
-//!           its connections to the others. One call, `ended`, tells all that a
-//!           connection has found out, so that no order of calls can undo a throttle. What this
-//!           server lacks slows nobody down and costs no attempt.
+//!           its connections to the others. One call, `ended`, tells all that a connection has found
+//!           out, so that no order of calls can undo a throttle. What this server lacks slows nobody
+//!           down and costs no attempt.
 //! Bounds:   jobs by the places that were granted. A connection class is forgotten with its last job
-//!           and connection.
+//!           and connection; one whose TLS demands failed stays, while there are no more than
+//!           `CLASSES_REMEMBERED`.
 //!
 //! No clock and no chance of its own: the time is an argument, and `Random` is seeded.
 
@@ -95,7 +96,7 @@ pub struct Destination {
     standing: Standing,
     window: Window,
     hold_until: Mono,
-    /// Connections that were opened for jobs in line since the last success, and failed.
+    /// Connections that were opened for queued jobs since the last success, and failed.
     connects_failed: usize,
     pub rate: Rate,
     pub counts: Counts,
@@ -273,7 +274,8 @@ impl Destination {
             && now >= outlet.suspended_until
     }
 
-    /// A job that the connection could carry, whatever limits there are: it is not sent.
+    /// A job that the connection could carry, whatever limits there are: it is not sent. Jobs of held
+    /// tenants stay.
     pub fn take_refused(&mut self, link: &Link) -> Option<Box<Delivery>> {
         self.queue.take(link.class).map(|taken| taken.job)
     }
@@ -477,7 +479,7 @@ impl Destination {
         self.evidence.iter()
     }
 
-    /// Whether it has just failed, so that its first connection goes before nobody's.
+    /// Whether it has just failed, so that its first connection gets no precedence.
     pub fn is_in_trouble(&self) -> bool {
         !self.standing.is_working() || self.standing.failures() > 0
     }

@@ -1,9 +1,11 @@
-//! Whether a destination, or one source within it, can be used: one machine for both.
+//! Whether a destination, one of its sources or one of its connection classes can be used: one machine
+//! for all three.
 //!
 //! ```text
 //! Working     --so many failures in a row-->                     BackingOff
 //! BackingOff  --its time is over and a connection is opened-->   Probing
 //! Probing     --the probe fails-->                               BackingOff, twice as long
+//! Probing     --the probe ends without an answer-->              BackingOff, same level
 //! Probing     --the probe gets an answer to a message-->         Working
 //! BackingOff  --an older connection gets an answer-->            Working
 //! ```
@@ -84,7 +86,7 @@ impl Standing {
         recovers
     }
 
-    /// Whether a backoff begins. `in_a_row`: how many failures that takes.
+    /// Whether a backoff begins.
     pub fn fail(&mut self, role: Role, terms: &BackOff, now: Mono, random: &mut Random) -> bool {
         self.failing_since.get_or_insert(now);
         self.failures = self.failures.saturating_add(1);

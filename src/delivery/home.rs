@@ -80,6 +80,7 @@ use crate::delivery::schedule::Cursor;
 use crate::delivery::schedule::Flows;
 use crate::delivery::schedule::Memory;
 use crate::delivery::settle::Context;
+use crate::delivery::settle::DISTRUST;
 use crate::delivery::settle::Rules;
 use crate::delivery::write::Ended;
 use crate::delivery::write::JobImage;
@@ -161,12 +162,8 @@ const LACK_MAX: Duration = Duration::from_secs(2);
 const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
 const TARGETS_MANY: usize = 10_000;
 const TARGET_IDLE_CROWDED: Duration = Duration::from_secs(10);
-/// A step of the clock after which it is not trusted, and for how long.
+/// A step of the clock after which it is not trusted for `DISTRUST`.
 pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
-pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
-/// How long after a start mail of before has for its first attempt, whatever its age: the server may
-/// have been down for longer than mail may last.
-const FIRST_ATTEMPT: Duration = Duration::from_secs(10 * 60);
 /// Memory of a destination, with its route and the tables of its queue.
 const TARGET_BYTES: usize = 2 << 10;
 /// What a job of a flow takes in memory, for a guess.
@@ -198,7 +195,7 @@ struct Own {
     is_failed: bool,
     /// Jobs that had their turn while it was behind.
     hidden: Vec<JobRef>,
-    /// Where a search for flows goes on; `None` if none is under way.
+    /// A search for flows is under way.
     is_searching: bool,
 }
 

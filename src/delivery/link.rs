@@ -61,7 +61,7 @@ impl Station {
 pub struct Link {
     pub transfer: Transfer<Stream>,
     pub host: Box<str>,
-    /// None of a Unix socket.
+    /// `None` for a Unix socket.
     pub address: Option<SocketAddr>,
     pub source: Option<Box<str>>,
     pub connect_us: u64,

@@ -18,7 +18,7 @@
 //! destination   one destination: queue, sources, windows, health, rates
 //! flow_hash     hashes of destinations and tenants
 //! grant         places of homes at an owner
-//! health        whether a destination or a source can be used
+//! health        whether a destination, a source or a connection class can be used
 //! owner         the destinations of this shard
 //! pace          how fast a destination takes mail
 //! stripe        a destination with several owners
@@ -32,9 +32,9 @@
 //! writing       writes of the home, with their reports
 //! run           home and owner of a shard at work
 //! report        reports to senders, as messages of their own
+//! report_pace   when reports leave
 //! reroute       the next hop that an operator sets for a job
 //! resolve       from recipients to the servers that take their mail
-//! report_pace   when they leave
 //! sts           which MTA-STS policy holds for a domain
 //! trust         the TLS that a host needs, and what it proved
 //! verdict       what the answer to an attempt means, for the log and for reports

@@ -103,7 +103,7 @@ impl Operations {
         self.ongoing.get(&ticket).map(|ongoing| (ongoing.id, &ongoing.operation))
     }
 
-    /// So many jobs will be reported; one more than there are, until `report` of the list itself.
+    /// Adds jobs that will be reported.
     pub fn expect(&mut self, ticket: u64, jobs: usize) {
         if let Some(ongoing) = self.ongoing.get_mut(&ticket) {
             ongoing.open += jobs;
@@ -139,7 +139,7 @@ impl Operations {
         self.end(ticket, answer)
     }
 
-    /// The message has no jobs. Answers whether it may be kept after its end, and is to be deleted.
+    /// Whether a deletion found no job, so that the message may only be kept after its end.
     pub fn is_deletion_of_kept(&self, ticket: u64) -> bool {
         let ongoing = self.ongoing.get(&ticket);
         ongoing.is_some_and(|one| one.operation == Operation::Delete && one.done == 0)

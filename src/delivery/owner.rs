@@ -3,11 +3,12 @@
 //! Owner:    one shard. A value without I/O, clock and callbacks: `run` feeds it and carries out its
 //!           effects, and so does the simulation.
 //! Promise:  each job that a home sends is answered once: by the connection that takes it, or here. The
-//!           owner never refuses for want of room: a home sends on the places that it was granted.
-//!           A job goes back unwritten when its destination rests, so that deadlines stay at home.
+//!           owner counts no places: a home sends on those that it was granted. A job goes back
+//!           unwritten when its destination rests, so that deadlines stay at home, and when there is no
+//!           room for its destination (`Returned::NoPlaces`).
 //! Order:    after each call, `take_effects`. `tick` comes every 20 ms.
-//! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`. Full: the home gets
-//!           no places.
+//! Bounds:   `DESTINATIONS_MAX` destinations, an idle one for `DESTINATION_IDLE_MS`, or for 10 s while
+//!           there are more than 10,000. Full: the home gets no places.
 //!
 //! The life of a connection, as `connection` tells it:
 //!
@@ -124,8 +125,8 @@ pub enum OwnerEffect {
     Save {
         limits: Vec<(u64, StoredLimit)>,
     },
-    /// A destination begins or ceases to rest. `returned`: jobs that went back to their homes unsent
-    /// since the destination is known.
+    /// A destination begins or ceases to rest. `returned`: queued jobs that went back to their homes
+    /// without an attempt since the destination is known.
     Log {
         destination: Box<str>,
         state: Box<GrantState>,
@@ -394,8 +395,8 @@ impl Owner {
     }
 
     /// A home has mail that waits for places.
-    pub fn want(&mut self, hop: &Arc<Hop>, wish: (u64, ShardId, u32, u32), now: Mono) {
-        let (target, home, jobs, flows) = wish;
+    pub fn want(&mut self, hop: &Arc<Hop>, wanted: (u64, ShardId, u32, u32), now: Mono) {
+        let (target, home, jobs, flows) = wanted;
         let Some(index) = self.entry_of(hop, now) else {
             return self.send_grant(home, target, (0, 0), GrantState::default());
         };

@@ -347,7 +347,8 @@ fn refused(key: &RouteKey, unresolved: Unresolved, is_own_domain: bool) -> Resol
             Resolution::Failed(Answer::ours(cause, text), life)
         }
         Unresolved::OnlyUs => {
-            let text = format!("{next}: all mail exchangers of the domain are this server");
+            let text =
+                format!("{next}: this server is the most preferred mail exchanger of the domain");
             let answer = Answer::ours(Cause::Loop, text);
             match is_own_domain {
                 true => Resolution::Failed(answer, life),

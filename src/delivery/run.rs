@@ -79,7 +79,8 @@ use crate::rt::timer;
 const TICK: Duration = Duration::from_millis(20);
 /// How often a part of the MTA-STS policies is looked through for those to be fetched again.
 const POLICIES_EVERY: Duration = Duration::from_secs(10);
-/// Memory that a job is reckoned with.
+/// The unit of `delivery.jobs_in_memory_max`. A job counts with its envelope, and with its body if that
+/// is held.
 const JOB_MEMORY_BYTES: usize = 672;
 /// The least memory of a home.
 const HOME_MEMORY_MIN: usize = 8 << 20;

@@ -10,7 +10,8 @@
 //! ```text
 //! time cursor   one for each partition, over `due`: attempts, and deadlines of filed jobs
 //! flow cursor   one for each partition and flow, over `backlog`: read while the flow has places
-//! memory        half of what is free for a destination, a quarter for a flow, one job always
+//! memory        half of what is free for a destination, a quarter for a flow, one job always; beyond
+//!               that, up to 16 jobs of a sender while an eighth stays free for fresh mail
 //! ```
 
 use std::collections::BTreeMap;

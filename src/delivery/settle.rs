@@ -57,8 +57,11 @@ use crate::wire::dsn::Kind;
 const REPLY_KEPT_MAX: usize = 500;
 /// The least wait of a job that could not be tried, so that it is written before it is due again.
 const DUE_AHEAD: Duration = Duration::from_secs(1);
-/// How long mail is kept beyond its age while the clock is not trusted.
-const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// How long after a jump of the clock nothing is given up for its age.
+pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// How long after a start mail of before has for its first attempt, whatever its age: the server may
+/// have been down for longer than mail may last.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(10 * 60);
 
 impl Ended {
     /// The same for all recipients, without a server.
@@ -110,6 +113,22 @@ pub struct Rules<'a> {
     pub warning: Option<Duration>,
     /// `false` after the clock has jumped: nothing is given up for its age.
     pub may_expire: bool,
+    /// Mail of before has `FIRST_ATTEMPT` from then on for its first attempt.
+    pub started: Wall,
+}
+
+impl Rules<'_> {
+    /// The deadlines of a job with this head, of mail received then.
+    pub fn deadlines(&self, head: &Head, received: Wall, life: &Life, now: Wall) -> Deadlines {
+        let mut deadlines = Deadlines::of(head, received, life, self.warning);
+        if !self.may_expire {
+            deadlines.expiry = deadlines.expiry.max(now.plus(DISTRUST));
+        }
+        if head.attempts == 0 && received < self.started {
+            deadlines.expiry = deadlines.expiry.max(self.started.plus(FIRST_ATTEMPT));
+        }
+        deadlines
+    }
 }
 
 /// Where and when the write happens.
@@ -130,18 +149,19 @@ impl Context<'_> {
         self.now.scheduled(job.mail().received)
     }
 
-    /// When the mail is given up.
-    pub fn expiry(&self, job: &Job) -> Wall {
-        let expiry = self.received(job).plus(self.life.max_age);
-        match self.rules.may_expire {
-            true => expiry,
-            false => expiry.max(self.now.schedule.plus(DISTRUST)),
-        }
+    /// The deadlines of a job after so many attempts.
+    fn deadlines(&self, job: &Job, (attempts, warned): (u32, bool)) -> Deadlines {
+        let head = Head { attempts, warned, ..job.head.clone() };
+        self.rules.deadlines(&head, self.received(job), &self.life, self.now.schedule)
     }
 
-    fn schedule(&self, job: &Job, (attempts, warned): (u32, bool), due: Wall) -> Schedule {
-        let head = Head { attempts, warned, ..job.head.clone() };
-        let deadlines = Deadlines::of(&head, self.received(job), &self.life, self.rules.warning);
+    /// When the mail is given up.
+    fn expiry(&self, job: &Job, attempts: u32) -> Wall {
+        self.deadlines(job, (attempts, job.head.warned)).expiry
+    }
+
+    fn schedule(&self, job: &Job, told: (u32, bool), due: Wall) -> Schedule {
+        let deadlines = self.deadlines(job, told);
         let filed = self.backlog;
         let filed = filed.map(|flow| Filed { flow, deadline_ms: deadlines.first().as_ms() });
         Schedule { due_ms: due.as_ms(), filed }
@@ -179,8 +199,8 @@ impl Context<'_> {
     /// What follows the end of an attempt.
     pub fn settle(&self, job: &Job, ended: Ended) -> Write {
         let (now, received) = (self.now.schedule, self.received(job));
-        let expiry = self.expiry(job);
         let attempts = job.head.attempts.saturating_add(u32::from(ended.counts));
+        let expiry = self.expiry(job, attempts);
         let next_ms = self.rules.retry.next(attempts, expiry.as_ms(), now.as_ms(), self.random);
         let sorted = sort(job, &ended, next_ms.is_some());
         let Sorted { tally, mut told, deferred } = sorted;
@@ -235,8 +255,8 @@ impl Context<'_> {
         };
         let ended = Ended { counts: false, ..Ended::deferred(job, answer, self.now.schedule) };
         let hop = job.route.as_ref().map(|route| Arc::clone(&route.hop));
-        let (now, expiry) = (self.now.wall, self.expiry(job));
         let attempts = job.head.attempts;
+        let (now, expiry) = (self.now.wall, self.expiry(job, attempts));
         let settled = Some(Settled { ended, hop, attempts, due, again: Some(due), expiry, now });
         Write { told, settled, ..self.write(job, Next::Again(image)) }
     }
@@ -260,7 +280,7 @@ impl Context<'_> {
     /// It waits on disk, because too many others wait for a lookup.
     pub fn put_aside(&self, job: &Job, due: Wall) -> Write {
         let schedule = self.schedule(job, (job.head.attempts, job.head.warned), due);
-        let last_reply = "too many domains wait for an answer of DNS".into();
+        let last_reply = "too many messages are waiting for DNS lookups".into();
         let image = JobImage { last_reply, ..self.image(job, schedule) };
         self.write(job, Next::Again(image))
     }

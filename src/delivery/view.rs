@@ -3,7 +3,7 @@
 //! Promise:  reading changes nothing that decides about mail. Each state of a job has one source: its
 //!           home, or the owner of its destination when the job is out.
 //! Bounds:   `Owner::loads` examines `DESTINATIONS_PER_TICK` destinations, and ceases early after
-//!           `JOBS_PER_TICK` jobs.
+//!           `JOBS_PER_TICK` jobs. A question of an operator looks at all destinations of the shard.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -96,6 +96,7 @@ pub struct DestinationRow {
     pub deferred: u64,
     pub lost: u64,
     pub failures: u64,
+    /// Queued messages that went back to their home shards without an attempt.
     pub handed_back: u64,
     pub last_error: Option<String>,
     /// The host that the error is of.

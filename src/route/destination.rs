@@ -50,7 +50,6 @@ pub struct DestinationPolicy {
     pub failures_to_back_off: u32,
     pub back_off_first: Duration,
     pub back_off_max: Duration,
-    pub jobs_max: usize,
     pub stripes: Stripes,
     pub tls: OutboundTls,
 }
@@ -79,7 +78,6 @@ impl From<&DestinationDefaults> for DestinationPolicy {
             failures_to_back_off: config.failures_to_back_off,
             back_off_first: config.back_off_first,
             back_off_max: config.back_off_max,
-            jobs_max: config.jobs_max,
             stripes: config.stripes,
             tls: config.tls,
         }

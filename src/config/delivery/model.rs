@@ -112,7 +112,8 @@ section! {
         reply_rules: Vec<PathBuf> = Is("[]"), Live;
         /// Connections to all destinations together. When all are in use, mail waits.
         connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
-        /// Jobs held in memory. Further jobs wait on disk.
+        /// Memory for queued mail, in units of 672 bytes, over all cores; at least 8 MiB per core. Mail
+        /// beyond it waits on disk.
         jobs_in_memory_max: usize = Is("100000"), Restart, 100 => 100_000_000;
     }
 }
@@ -372,9 +373,6 @@ treatment! {
     back_off_first: Duration = "'1m'", 100 => DAY_MS;
     /// The longest backoff.
     back_off_max: Duration = "'1h'", 100 => DAY_MS;
-    /// Jobs of the destination held in memory, and up to a quarter more for tenants that have few of
-    /// them. Further jobs wait on disk.
-    jobs_max: usize = "10000", 1 => 10_000_000;
     /// The number of cores that share the destination. Use more than one for a destination that one
     /// core cannot serve, such as a smarthost: each core then sends its own mail over its own
     /// connections. "all": every core. "auto": every core if each can have two connections and no

@@ -122,6 +122,7 @@ pub struct Counters {
     pub deferred: u64,
     pub lost: u64,
     pub failures: u64,
+    /// Queued jobs that went back to their homes without an attempt, whatever the reason.
     pub returned: u64,
 }
 
@@ -147,7 +148,7 @@ pub struct Link {
 #[derive(Debug)]
 pub struct SentBack {
     pub delivery: Box<Delivery>,
-    /// A connection was tried for it, and failed: that is an attempt. To be in line is none.
+    /// A connection was tried for it, and failed: that is an attempt. To be queued is none.
     pub was_tried: bool,
 }
 

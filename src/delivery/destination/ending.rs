@@ -214,8 +214,8 @@ impl Destination {
         self.last_host = host.into();
     }
 
-    /// The jobs for which no connection may be opened for longer than a moment: of all classes, of those
-    /// whose sources rest, or of those for which TLS has failed.
+    /// The jobs for which no connection may be opened for longer than a moment: of all classes, or those
+    /// of classes whose sources rest or for which TLS has failed, where jobs of held tenants stay.
     fn drain_resting(&mut self, sources: &SourceTable, now: Mono) -> Vec<SentBack> {
         if self.is_resting(now) || self.standing.rests(now).is_some() {
             return self.drain();

@@ -33,7 +33,7 @@ impl Destination {
             class: self.classes[class.0 as usize].standing.on_open(),
         };
         if roles.destination == Role::Probe {
-            // What failed before the backoff was for jobs that are not in line any more.
+            // What failed before the backoff was for jobs that are not queued any more.
             self.connects_failed = 0;
         }
         let source = self.outlets[outlet as usize].source.clone();

@@ -2,6 +2,7 @@
 //!
 //! Promise:  a job that waits has the earliest of its deadlines in `deadlines`. Nothing expires while the
 //!           clock is not trusted. Mail of before the start has `FIRST_ATTEMPT` for its first attempt.
+//!           `Rules::deadlines` says so for what waits and for what is written.
 //! Bounds:   `FILE_MAX` jobs in one order to file.
 
 use super::*;
@@ -11,14 +12,16 @@ impl Home {
         let job = &self.jobs[&key];
         let life = job.route.as_ref().map_or(self.policy.life, |route| route.life);
         let received = self.now.scheduled(job.mail().received);
-        let mut deadlines = Deadlines::of(&job.head, received, &life, self.policy.warning);
-        if !self.may_expire() {
-            deadlines.expiry = deadlines.expiry.max(self.now.schedule.plus(DISTRUST));
+        self.rules().deadlines(&job.head, received, &life, self.now.schedule)
+    }
+
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules {
+            retry: &self.policy.retry,
+            warning: self.policy.warning,
+            may_expire: self.may_expire(),
+            started: self.started,
         }
-        if job.head.attempts == 0 && received < self.started {
-            deadlines.expiry = deadlines.expiry.max(self.started.plus(FIRST_ATTEMPT));
-        }
-        deadlines
     }
 
     /// When the fallback relay takes over because the destination, not the job, has failed for so

@@ -1,4 +1,4 @@
-//! How jobs leave for their owners: places, turns, deadlines of those that wait, and outcomes.
+//! How jobs leave for their owners and come back: places, turns and outcomes.
 
 use super::*;
 

@@ -737,6 +737,38 @@ fn old_mail_has_ten_minutes_after_a_start_for_its_first_attempt() {
 }
 
 #[test]
+fn old_mail_that_could_not_be_tried_after_a_start_is_not_given_up_for_ten_minutes() {
+    const START_AGE_MS: u64 = 10 * 86_400_000;
+    let answer = || Answer::ours(Cause::DnsFailed, "no answer");
+    let postponed = || Resolution::Postponed(answer(), Duration::from_secs(1), life());
+    // Attempts, time since the start, what the lookup says, and what follows.
+    for (name, attempts, since_ms, resolution, expected) in [
+        ("postponed", 0, 1000, postponed(), ("writing", "again")),
+        ("postponed too late", 0, 600_000, postponed(), ("writing", "end")),
+        ("postponed, with an attempt", 1, 1000, postponed(), ("writing", "end")),
+        ("our own limit", 0, 1000, Resolution::OurLimit(OurLimit::Dns), ("resolving", "")),
+        ("an attempt", 0, 1000, Resolution::Deferred(answer(), life()), ("writing", "end")),
+    ] {
+        let mut rig = Rig::in_state("resolving");
+        rig.home.started = now_at(START_AGE_MS).schedule;
+        rig.home.jobs.get_mut(&KEY).expect("it is being resolved").head.attempts = attempts;
+        rig.wait_until(START_AGE_MS + since_ms);
+        rig.on(HomeEvent::Tick);
+        rig.on(rig.resolved(resolution));
+        assert_eq!((rig.state(), &*rig.wanted()), expected, "{name}");
+        let due_ms = rig.effects.iter().find_map(|effect| match effect {
+            HomeEffect::Write(write) => match &write.next {
+                Next::Again(image) => Some(image.schedule.due_ms),
+                _ => None,
+            },
+            _ => None,
+        });
+        let next_ms = rig.now.schedule.as_ms() + 1000;
+        assert_eq!(due_ms, (expected.1 == "again").then_some(next_ms), "{name}");
+    }
+}
+
+#[test]
 fn a_job_that_an_owner_holds_too_long_expires_at_home() {
     let mut rig = Rig::in_state("out");
     rig.wait_until(5 * 86_400_000);

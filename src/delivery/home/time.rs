@@ -86,6 +86,10 @@ impl Home {
 
     pub(super) fn start(&mut self, refile: bool) {
         self.refiling.is_whole = refile;
+        self.search_flows();
+    }
+
+    fn search_flows(&mut self) {
         let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
         partitions.into_iter().for_each(|partition| self.find_flows(partition, None));
     }
@@ -167,7 +171,7 @@ impl Home {
             }
         }
         if self.flows.begin_search() {
-            self.start(self.refiling.is_whole);
+            self.search_flows();
         }
         self.forget_targets(match self.targets.len() > TARGETS_MANY {
             true => TARGET_IDLE_CROWDED,

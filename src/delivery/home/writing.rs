@@ -18,11 +18,7 @@ impl Home {
         Context {
             job: JobRef { key, incarnation: job.incarnation },
             life,
-            rules: Rules {
-                retry: &self.policy.retry,
-                warning: self.policy.warning,
-                may_expire: self.may_expire(),
-            },
+            rules: self.rules(),
             backlog,
             now: self.now,
             random: self.random.wrapping_add(u64::from(job.incarnation.0)),

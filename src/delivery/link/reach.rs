@@ -30,8 +30,8 @@ use crate::route::delivery::DeliveryPolicy;
 use crate::rt;
 use crate::wire::smtp::client_step::TlsUse;
 
-/// Connects to the best host that is able to take the mail. If the only fault of all is that they are
-/// not, to the first of them, so that the mail is returned.
+/// Connects to the best host that is able to take the mail. If every host was reached but none is able,
+/// returns the first, whose refusal bounces the mail.
 pub async fn open(
     station: &Station,
     (hop, source): (&Hop, Option<&str>),

@@ -59,8 +59,6 @@ impl Owner {
         }
         self.touched.insert(index);
         for SentBack { delivery, was_tried } in back {
-            let entry = &mut self.entries[index as usize];
-            entry.destination.counters.returned += 1;
             if self.answer_unmet(index, &delivery, now) {
                 continue;
             }
@@ -104,6 +102,9 @@ impl Owner {
     pub(super) fn settle(&mut self, delivery: &Delivery, what: What) {
         if let Some(Whereabouts::Queued { destination, .. }) = self.jobs.remove(&delivery.job) {
             self.leave_tenant(destination, delivery.flow.tenant);
+            if matches!(what, What::Returned(_)) {
+                self.entries[destination as usize].destination.counters.returned += 1;
+            }
         }
         let outcome = Outcome { job: delivery.job, what, unsettled: None };
         let frame = Frame::Settle(Box::new(outcome));

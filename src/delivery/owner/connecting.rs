@@ -168,7 +168,7 @@ impl Owner {
             }
             let entry = &mut self.entries[index as usize];
             let opening = entry.destination.open(now, &mut self.random);
-            // To the end of the line.
+            // To the end of the list.
             entry.request = self.capacity.request(entry.request, index, None);
             let Some(opening) = opening else {
                 self.capacity.give_up(&self.gate);

@@ -97,7 +97,7 @@ impl Owner {
         false
     }
 
-    /// A destination of which something must be remembered goes to the end of the line.
+    /// A destination of which something must be remembered goes to the end of the list.
     fn forget_or_keep(&mut self, idle: (Mono, u32), is_full: bool, now: Mono) -> bool {
         self.idle.remove(&idle);
         let (_, index) = idle;

@@ -12,7 +12,6 @@ const RELOADED_PER_TICK: usize = 256;
 impl Owner {
     /// A reload: the policies of destinations follow in steps, at ticks.
     pub fn replace_policy(&mut self, policy: Arc<DeliveryPolicy>, now: Mono) {
-        self.gate.set_max(policy.connections_max);
         self.policy = policy;
         self.policy_number += 1;
         self.reloading = Some(0);

@@ -1,29 +1,30 @@
 //! Rates at the owner: what is counted here, the file that outlives the process, and tenants.
 //!
 //! Promise:  a limit is counted by one shard only: those of a destination and of its sources by its
-//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A tenant without tokens is
-//!           held in all queues; if its rate is used up, its jobs go home, so that they do not occupy
-//!           the places of others.
-//! Bounds:   `KEPT_MAX` forgotten destinations of which something counts. Full: others are not forgotten.
+//!           lead, that of a tenant by the shard that its hash names. Other shards send on tokens. A
+//!           tenant without tokens is held in all queues; if its rate is used up, its jobs go home, so
+//!           that they do not occupy the places of others.
+//! Bounds:   `KEPT_MAX` forgotten limits under which something counts. Full: others are not forgotten.
 //! Order:    one save of limits is under way at a time. `saved` must follow when it is durable.
 
 use super::known::idle_ms;
 use super::*;
 
-/// Destinations forgotten for want of room of which is known what was sent under their rates.
+/// Limits forgotten for want of room of which is known what was sent under them.
 const KEPT_MAX: usize = 4 * DESTINATIONS_MAX;
 
 /// Rates as an owner keeps them.
 #[derive(Debug, Default)]
 pub(in crate::delivery) struct RateBook {
     sent_before: Arc<SentBefore>,
-    /// What was sent to destinations that were forgotten for want of room.
+    /// What was sent under limits that were forgotten for want of room.
     kept: HashMap<u64, Kept>,
     kept_until: BTreeSet<(Mono, u64)>,
     /// Limits with something to save, by the time when that is due.
     pub(super) unsaved: BTreeSet<(Mono, u64)>,
-    /// The limits of the save under way.
-    pub(super) saving: Vec<u64>,
+    /// A save is under way, of these limits and of dropped ones.
+    pub(super) is_saving: bool,
+    saving: Vec<u64>,
     /// Forgotten limits, under which nothing counts any more.
     dropped: Vec<u64>,
     /// The rates of all tenants that have any, by the hash of the tenant.
@@ -177,7 +178,7 @@ impl Owner {
 
     /// Has limits written, unless some are being written.
     pub(super) fn save_limits(&mut self, now: Mono) {
-        if !self.rates.saving.is_empty() {
+        if self.rates.is_saving {
             return;
         }
         self.rates.drop_kept(now);
@@ -193,12 +194,14 @@ impl Owner {
             }
         }
         if !limits.is_empty() {
+            self.rates.is_saving = true;
             self.effects.push(OwnerEffect::Save { limits });
         }
     }
 
     /// All that was to be saved is durable.
     pub fn saved(&mut self, now: Mono) {
+        self.rates.is_saving = false;
         for key in std::mem::take(&mut self.rates.saving) {
             if let Some(limit) = self.limit_mut(key) {
                 limit.saved();
@@ -409,7 +412,8 @@ impl Owner {
         }
     }
 
-    /// If there are many, also those under whose rates something counts, which is kept beside.
+    /// Forgets leads that nobody uses; if there are many, also those whose messages still count (kept in
+    /// `RateBook`).
     pub(super) fn forget_leads(&mut self, now: Mono) {
         let (rates, idle_ms) = (&mut self.rates, idle_ms(self.leads.len()));
         let is_crowded = idle_ms < DESTINATION_IDLE_MS;

@@ -5,8 +5,9 @@
 //!           has told of it.
 //! Order:    a member tells what it uses, the lead answers with shares. Frames may be lost, so a member
 //!           that has another share than it wants tells again.
-//! Bounds:   `DESTINATIONS_MAX` leads. Full: a new one gives no shares, and its members tell again. A
-//!           member tells at most once in `USED_EVERY_MS`.
+//! Bounds:   a destination gets a lead while there are fewer than `DESTINATIONS_MAX`, with those that only
+//!           count the rate of a source or a tenant; these come beyond. Full: a new one gives no shares,
+//!           and its members tell again. A member tells at most once in `USED_EVERY_MS`.
 
 use super::*;
 

@@ -127,7 +127,7 @@ impl Owner {
         let idle_ms = known::idle_ms(self.entries.len());
         let idle = self.idle.first().map(|(since, _)| since.plus_ms(idle_ms));
         let rates = &self.rates;
-        let unsaved = rates.unsaved.first().filter(|_| rates.saving.is_empty());
+        let unsaved = rates.unsaved.first().filter(|_| !rates.is_saving);
         let due = unsaved.into_iter().chain(rates.due.first()).map(|(at, _)| *at).min();
         let changed = (!rates.changed.is_empty()).then_some(next_tick);
         let due = due.map(|at| at.max(next_tick));
@@ -366,7 +366,7 @@ fn failures_in_a_row_back_off_and_one_probe_ends_it() {
         bench.fails(*conn, Blame::Destination, 0);
     }
     assert_eq!(bench.returned.len(), 47, "no memory is held");
-    assert_eq!(bench.unreached.len(), 3, "one for each connection; the others stood in line");
+    assert_eq!(bench.unreached.len(), 3, "one for each connection; the others were queued");
     let until_ms = bench.until_ms(&a, 0);
     assert!((48_000..=60_000).contains(&until_ms));
     assert!(bench.unreached.iter().all(|(_, not_before)| *not_before == at(until_ms)));
@@ -391,8 +391,11 @@ fn failures_in_a_row_back_off_and_one_probe_ends_it() {
     let probe = bench.opened(until_ms + 20);
     assert_eq!(probe.len(), 1, "one probe");
     (bench.returned, bench.unreached) = (Vec::new(), Vec::new());
+    let returned = bench.destination(&a).counters.returned;
     bench.fails(probe[0], Blame::Destination, until_ms + 20);
     assert_eq!((bench.returned.len(), bench.unreached.len()), (8, 1));
+    let counted = bench.destination(&a).counters.returned;
+    assert_eq!(counted, returned + 8, "all but the tried one");
     let second_ms = bench.until_ms(&a, until_ms + 20);
     assert!((96_000..=120_000).contains(&(second_ms - until_ms - 20)), "twice as long");
 

@@ -21,7 +21,7 @@ pub(super) struct Servers {
 #[derive(Debug)]
 pub(super) enum Unresolved {
     Dns(DnsFault),
-    /// The best mail exchanger is this server.
+    /// This server is the most preferred mail exchanger.
     OnlyUs,
     /// The MTA-STS policy of the domain could not be fetched yet.
     NoPolicy,

@@ -111,7 +111,7 @@ impl Running {
             // A panic of the reader is logged where it happens.
             let Some((answer, fault)) = reader.run(read).await else { return };
             if let Some(fault) = fault {
-                let what = format!("partition {partition}: due jobs cannot be read: {fault}");
+                let what = format!("partition {partition}: queued mail cannot be read: {fault}");
                 let remedy = "restart the server: the start checks the spool and quarantines \
                               damaged records";
                 Record::Warning { what: &what, remedy }.emit();
@@ -187,6 +187,7 @@ impl Running {
     }
 
     fn remove(&self, ticket: u64, id: MessageId) {
+        // A failed removal is answered like a failed list.
         let watch = self.watch(HomeEvent::Unread(Errand::List { ticket, id }));
         let Some(store) = self.stores.get(&id.partition()).cloned() else { return };
         task::spawn(async move {

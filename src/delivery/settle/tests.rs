@@ -41,7 +41,7 @@ fn context(retry: &RetrySchedule, now: Now) -> Context<'_> {
             incarnation: Incarnation(1),
         },
         life: Life { max_age: 24 * HOUR, fallback_after: None },
-        rules: Rules { retry, warning: Some(4 * HOUR), may_expire: true },
+        rules: Rules { retry, warning: Some(4 * HOUR), may_expire: true, started: Wall::default() },
         backlog: None,
         now,
         random: 1,

@@ -200,7 +200,7 @@ records! {
 
         /// A destination begins to rest after failures or by a rule for replies, or works again. Its
         /// mail is not logged one by one meanwhile. `returned` counts the messages that were queued for
-        /// a connection and wait again.
+        /// a connection and wait again without an attempt.
         Info "destination" Destination {
             destination: &'a str,
             state: &'a str,

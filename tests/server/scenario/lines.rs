@@ -24,7 +24,7 @@ const QUICK: Duration = Duration::from_secs(10);
 fn narrow(sink: &Sink, connections: usize) -> Plan {
     let rest = format!(
         "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
-         [destination_defaults]\nconnections_max = {connections}\nwindow_start = {connections}\njobs_max = {connections}\n",
+         [destination_defaults]\nconnections_max = {connections}\nwindow_start = {connections}\n",
         sink.address
     );
     Plan { rest, server: "cores = \"0\"\n".to_owned(), ..Plan::default() }

@@ -91,8 +91,7 @@ fn a_backlog_is_not_read_again_while_it_waits() {
     });
     let clock = Clock::new();
     let config = format!(
-        "[destination_defaults]\ntls = 'none'\nconnections_max = 1\nwindow_start = 1\n\
-         jobs_max = 20\n{}{}",
+        "[destination_defaults]\ntls = 'none'\nconnections_max = 1\nwindow_start = 1\n{}{}",
         route("slow.test", &format!("smtp:{}", slow.address)),
         route("good.test", &format!("smtp:{}", sink.address)),
     );

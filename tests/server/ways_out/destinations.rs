@@ -129,8 +129,7 @@ fn the_pause_of_a_shared_destination_ends_through_any_domain() {
 fn mail_that_expires_in_the_queue_bounces() {
     let reports = Receiver::start(&[], |_| None);
     // Nothing is sent: the destination is paused.
-    let mut config = String::from("jobs_max = 1\n");
-    config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
+    let mut config = route("held.test", "smtp:127.0.0.2:9");
     config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
     let out = Out::start("2s", "retry_schedule = ['1s']\nmax_age = '3s'", &config);
     out.ringpost(&["destination", "pause", "127.0.0.2"]);
@@ -161,7 +160,7 @@ fn mail_that_expires_in_the_queue_bounces() {
 #[test]
 fn a_message_deleted_during_its_split_is_not_sent() {
     let receiver = Receiver::start(&[], |_| None);
-    let mut config = String::from("jobs_max = 1\nrecipients_per_message = 1\n");
+    let mut config = String::from("recipients_per_message = 1\n");
     config.push_str(&route("held.test", &format!("smtp:{}", receiver.address)));
     let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(8000)");
     out.ringpost(&["destination", "pause", "127.0.0.1"]);
@@ -213,9 +212,7 @@ fn parts_are_sent_once_though_their_split_takes_long() {
 /// More mail than the owner of the destination takes.
 #[test]
 fn all_mail_for_a_paused_destination_is_explained_by_the_pause() {
-    let mut config = String::from("jobs_max = 1\n");
-    config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
-    let out = Out::start("2s", "", &config);
+    let out = Out::start("2s", "", &route("held.test", "smtp:127.0.0.2:9"));
     out.ringpost(&["destination", "pause", "127.0.0.2"]);
     let ids: Vec<String> = (0..40).map(|_| out.submit(&["x@held.test"])).collect();
     for id in &ids {

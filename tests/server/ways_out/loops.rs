@@ -13,7 +13,7 @@ use crate::ways_out::kit::route;
 
 /// An address without a listener on port 25.
 const NOBODY: [u8; 4] = [127, 0, 0, 77];
-const ONLY_US: &str = "all mail exchangers of the domain are this server";
+const ONLY_US: &str = "this server is the most preferred mail exchanger of the domain";
 
 #[test]
 fn mail_is_not_sent_to_ourselves_or_to_worse_exchangers() {

@@ -11,6 +11,9 @@ use crate::event::record::Event;
 const LENGTH_BYTES: usize = 3;
 const LENGTH_MAX: usize = (1 << (8 * LENGTH_BYTES)) - 1;
 
+/// Room for most events.
+const USUAL_BYTES: usize = 384;
+
 /// Events on their way to the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventList {
@@ -23,6 +26,7 @@ impl EventList {
     pub fn push(&mut self, event: &Event<'_>) {
         let before = self.bytes.len();
         let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.reserve(USUAL_BYTES);
         bytes.extend_from_slice(&[0; LENGTH_BYTES]);
         let mut bytes = postcard::to_extend(event, bytes).expect("a `Vec` takes every event");
         let length = bytes.len() - before - LENGTH_BYTES;

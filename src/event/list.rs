@@ -52,6 +52,11 @@ impl EventList {
         &self.bytes
     }
 
+    /// Bytes of memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Keeps the memory.
     pub fn clear(&mut self) {
         self.count = 0;

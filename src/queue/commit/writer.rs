@@ -66,6 +66,10 @@ pub(super) struct BatchWriter {
     remains: Vec<Remains>,
     /// The last write found the disk full.
     full: bool,
+    /// Where the numbers end that the last write has given to events, and those of writes that found
+    /// the disk full.
+    events_planned: u64,
+    events_tried: u64,
     /// Since when events are written and not synced.
     unsynced_since: Option<Instant>,
 }
@@ -88,6 +92,8 @@ impl BatchWriter {
             taken_bytes: 0,
             remains: Vec::new(),
             full: false,
+            events_planned: 0,
+            events_tried: 0,
             unsynced_since: None,
         }
     }
@@ -199,6 +205,7 @@ impl BatchWriter {
         let partition = Arc::clone(&self.partition);
         let mut batch = StoreBatch::new(partition.families(), capacity);
         let (plan, unread) = self.plan(&mut batch);
+        self.events_planned = plan.ledger.events;
         let names = if plan.is_synced { COMMIT_POINTS } else { STREAM_POINTS };
         let options = if plan.is_synced { &self.synced } else { &self.unsynced };
         point(names.before);
@@ -231,6 +238,9 @@ impl BatchWriter {
         let mut plan = Plan::new(self.partition.ledger());
         let mut unread = None;
         self.remains.iter().for_each(|remains| remains.put_removal(batch));
+        if self.events_tried > plan.ledger.events {
+            batch.remove_events(plan.ledger.events, self.events_tried);
+        }
         for taken in &mut self.taken {
             if let Err(text) = taken.plan(&self.partition, batch, &mut plan) {
                 unread = Some(text);
@@ -241,7 +251,7 @@ impl BatchWriter {
     }
 
     fn on_written(&mut self, plan: &Plan, write_us: u32) {
-        self.full = false;
+        (self.full, self.events_tried) = (false, 0);
         self.room.note_written(self.partition.db());
         self.remains.clear();
         self.partition.set_ledger(plan.ledger, plan.is_synced);
@@ -282,6 +292,7 @@ impl BatchWriter {
         faults.fetch_add(1, Ordering::Relaxed);
         if cause == Cause::DiskFull {
             self.keep_remains();
+            self.events_tried = self.events_tried.max(self.events_planned);
             self.full = true;
             return CommitFault::SpoolFull;
         }

@@ -4,9 +4,9 @@
 //! key      the number of the first event, u64 big-endian
 //! value    outer form of kind `V`: count u32, events as in `event::EventList`
 //! ```
-//! Numbers are those of the partition, and grow by one with each event. A batch that failed may still be
-//! in the log of the database, and the next one takes the same numbers: an entry that begins before the
-//! end of the entry before it is what is left of such a batch, and does not count.
+//! Numbers are those of the partition, and grow by one with each event. A batch that found the disk full
+//! may still be in the log of the database, and the next one takes the same numbers: it first removes
+//! what the other one may have left.
 
 use std::net::IpAddr;
 

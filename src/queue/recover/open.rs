@@ -116,7 +116,12 @@ impl Started {
     }
 
     fn recover(&self, spec: &PartitionSpec, found: &mut Recovered) -> Result<(), QueueFault> {
-        pass::run(&self.partition, spec, self.depth, self.lost, found)
+        pass::run(&self.partition, spec, self.depth, self.lost, found)?;
+        if self.partition.is_writable() {
+            // If the newest events cannot be read, the database is damaged.
+            event_log::next_number(&self.partition)?;
+        }
+        Ok(())
     }
 }
 
@@ -188,7 +193,7 @@ fn open_ledger(
         }
     }
     // Of a ledger that was lost with its copy.
-    ledger.events = ledger.events.max(event_log::next_number(partition).map_err(at)?);
+    ledger.events = ledger.events.max(event_log::next_number(partition).unwrap_or(0));
     partition.set_ledger(ledger, true);
     partition.note_synced(ledger.events);
     Ok(ledger)

@@ -1,12 +1,14 @@
 //! Reading the event log of a partition, and dropping its oldest part.
 //!
 //! Promise:  only what is durable is read, in the order of its numbers, each number once. Numbers that
-//!           no entry has are told as a gap: they were dropped, or lost to damage.
+//!           no entry has are told as a gap: they were dropped, or lost to damage. A file that cannot be
+//!           read is passed over, and the next start reads everything.
 //! Bounds:   one entry in memory.
 
 use rocksdb::ReadOptions;
 
 use crate::event;
+use crate::queue::cause::Cause;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::event_log::Entry;
 use crate::queue::record::event_log::key_of;
@@ -40,24 +42,21 @@ pub fn read(
 ) -> Result<u64, QueueFault> {
     // Before the rows: what is read is durable.
     let end = partition.events_synced();
-    let mut bounds = ReadOptions::default();
-    bounds.set_iterate_upper_bound(key_of(end));
-    let rows_of = partition.families().event;
-    let mut rows = partition.db().raw_iterator_cf_opt(rows_of, bounds);
-    // The entry with this number may begin before it.
-    rows.seek_for_prev(key_of(from));
-    if rows.status().is_ok() && !rows.valid() {
-        rows.seek_to_first();
-    }
-    let mut next = from;
-    while let Some((key, value)) = rows.item() {
-        // A damaged entry becomes a gap.
-        if let Ok(entry) = Entry::decode(key, value)
-            && entry.next() > next
-        {
-            // What is left of a batch that failed begins before the end of the entry before it.
-            let is_left_over = entry.first < next && next != from;
-            if !is_left_over {
+    let (mut next, mut begin) = (from, Some(from));
+    while let Some(at) = begin.take() {
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_upper_bound(key_of(end));
+        let mut rows = partition.db().raw_iterator_cf_opt(partition.families().event, bounds);
+        // The entry with this number may begin before it.
+        rows.seek_for_prev(key_of(at));
+        if at != from || rows.status().is_ok() && !rows.valid() {
+            rows.seek(key_of(at));
+        }
+        while let Some((key, value)) = rows.item() {
+            // A damaged entry becomes a gap.
+            if let Ok(entry) = Entry::decode(key, value)
+                && entry.next() > next
+            {
                 if entry.first > next {
                     show(Met::Gap { from: next, to: entry.first });
                 }
@@ -66,14 +65,28 @@ pub fn read(
                     return Ok(next);
                 }
             }
+            rows.next();
         }
-        rows.next();
+        if let Err(cause) = rows.status() {
+            if Cause::of(cause.as_ref()) != Cause::Damage {
+                return Err(cause.into());
+            }
+            partition.note_unreadable(cause.as_ref());
+            begin = next_file(partition, at.max(next))?.filter(|number| *number < end);
+        }
     }
-    rows.status()?;
     if next < end {
         show(Met::Gap { from: next, to: end });
     }
     Ok(next.max(end))
+}
+
+/// The first number of the next file behind one that cannot be read.
+fn next_file(partition: &Partition, after: u64) -> Result<Option<u64>, QueueFault> {
+    let mut files = partition.db().live_files()?;
+    files.retain(|file| file.column_family_name == EVENT);
+    let starts = files.iter().filter_map(|file| number_of(file.start_key.as_deref()?));
+    Ok(starts.filter(|start| *start > after).min())
 }
 
 /// The first number of the log. `None`: it has no entry.

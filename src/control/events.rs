@@ -56,7 +56,7 @@ fn list(asked: &ListEvents, spool: &Spool) -> Result<EventPage, OpFault> {
         Some(text) => position_of(text, partitions.len())?,
         None => {
             let starts = partitions.iter().map(|own| start_of(own, asked.last));
-            starts.collect::<Result<_, _>>().map_err(|cause| queue_fault(cause.into()))?
+            starts.collect::<Result<_, _>>()?
         }
     };
     for (own, from) in partitions.iter().zip(&from) {
@@ -72,9 +72,9 @@ fn list(asked: &ListEvents, spool: &Spool) -> Result<EventPage, OpFault> {
 }
 
 /// The first number that is there, or the one so many before the end.
-fn start_of(own: &Partition, last: Option<u64>) -> Result<u64, rocksdb::Error> {
+fn start_of(own: &Partition, last: Option<u64>) -> Result<u64, OpFault> {
     let end = own.events_synced();
-    let first = event_log::first_number(own)?.unwrap_or(end).min(end);
+    let first = event_log::first_number(own).map_err(queue_fault)?.unwrap_or(end).min(end);
     Ok(last.map_or(first, |last| first.max(end.saturating_sub(last))))
 }
 

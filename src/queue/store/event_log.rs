@@ -90,11 +90,12 @@ fn next_file(partition: &Partition, after: u64) -> Result<Option<u64>, QueueFaul
 }
 
 /// The first number of the log. `None`: it has no entry.
-pub fn first_number(partition: &Partition) -> Result<Option<u64>, rocksdb::Error> {
+pub fn first_number(partition: &Partition) -> Result<Option<u64>, QueueFault> {
     let mut rows = partition.db().raw_iterator_cf(partition.families().event);
     rows.seek_to_first();
     let first = rows.key().and_then(number_of);
-    rows.status().map(|()| first)
+    rows.status()?;
+    Ok(first)
 }
 
 /// The number after the last entry, whether durable or not.

@@ -56,6 +56,8 @@ pub struct SpaceKeeper {
     told: bool,
     quarantine_counted_at: Option<Instant>,
     events_dropped_at: Option<Instant>,
+    /// The clock at the start: a step of it while the server runs makes no event old.
+    started: (u64, Instant),
 }
 
 /// The thread that repeats the checks.
@@ -102,6 +104,7 @@ impl SpaceKeeper {
             told: false,
             quarantine_counted_at: None,
             events_dropped_at: None,
+            started: (wall_ms(), Instant::now()),
         };
         keeper.check(queue);
         keeper.count_quarantine();
@@ -163,7 +166,9 @@ impl SpaceKeeper {
         let Ok(disk) = file_system_bytes(self.spool.path()) else { return };
         let share = disk / 100 * u64::from(queue.events_disk_share) / partitions.len() as u64;
         let age = if is_low { EVENTS_KEPT_MIN } else { queue.events_max_age };
-        let oldest_ms = wall_ms().saturating_sub(age.as_millis() as u64);
+        let (start_ms, start) = self.started;
+        let now_ms = wall_ms().min(start_ms + start.elapsed().as_millis() as u64);
+        let oldest_ms = now_ms.saturating_sub(age.as_millis() as u64);
         for partition in partitions {
             let limits = KeptEvents { oldest_ms, bytes_max: share };
             // What cannot be dropped now is dropped later.

@@ -78,6 +78,7 @@ fn settle_all(rig: &Rig, ids: &[MessageId]) {
             .map(|id| -> std::pin::Pin<Box<dyn Future<Output = _> + '_>> {
                 let tally = Tally { delivered: 2, ..Tally::default() };
                 let settlement = Settlement {
+                    events: Default::default(),
                     id: *id,
                     job: 0,
                     change: JobChange::End,

@@ -28,7 +28,7 @@
 //! ```text
 //! L0  base                         ids, limits, clock and other shared types; std only
 //! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
-//! L2  config  net                  TOML and environment -> checked config | TLS, DNS
+//! L2  config  event  net           TOML and environment -> checked config | durable facts | TLS, DNS
 //! L3  directory  route             who sends: tenants, identities | who may relay, and where to
 //! L4  queue                        RocksDB
 //! L5  handoff                      communication between threads: frames, uploads, questions
@@ -66,6 +66,7 @@ pub mod control;
 pub mod delivery;
 pub mod directory;
 pub mod doctor;
+pub mod event;
 pub mod handoff;
 pub mod inbound;
 pub mod monitor;

@@ -45,6 +45,7 @@ use ringpost::queue::commit::settle::Filing;
 use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::JobRecord;
 use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::record::event_log;
 use ringpost::queue::record::family;
 use ringpost::queue::record::family::FAMILIES;
 use ringpost::queue::record::job::Filed;
@@ -74,6 +75,7 @@ fn a_failed_batch_that_is_in_the_log_all_the_same_leaves_no_wrong_count() {
         let id = rig.stored(b"mail");
         let again = |change, delivered| {
             rig.committer.settle(Arc::new(Settlement {
+                events: Default::default(),
                 id,
                 job: 0,
                 change,
@@ -209,7 +211,11 @@ fn nothing_comes_back_of_many_messages_that_a_full_disk_refused() {
     for id in &ids {
         partition.db().put_cf(envelope, key::of_id(*id), b"left").unwrap();
     }
+    let event = partition.families().event;
+    partition.db().put_cf(event, event_log::key_of(MANY as u64 - 1), b"left").unwrap();
     rig.stored(b"there is room again");
+    let rows = partition.db().iterator_cf(event, rocksdb::IteratorMode::Start);
+    assert_eq!(rows.count(), 1, "nothing is left of their events");
     let rows = partition.db().iterator_cf(envelope, rocksdb::IteratorMode::Start);
     assert_eq!(rows.count(), 1, "of {MANY} refused messages nothing is left");
     rig.close();

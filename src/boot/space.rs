@@ -5,7 +5,8 @@
 //! Order:    the first check comes before the first shard starts, so that no mail is accepted without
 //!           room for it.
 //! Promise:  below the floor new mail is refused. A full disk uses up the reserve; mail is accepted
-//!           again once the reserve is restored. The space of deleted bodies is reclaimed.
+//!           again once the reserve is restored. The space of deleted bodies is reclaimed, and events
+//!           that are too old or too many are dropped: no mail is refused for them.
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::base::clock::wall_ms;
 use crate::config::QueueConfig;
 use crate::observe::Observed;
 use crate::observe::log::Record;
@@ -27,13 +29,21 @@ use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::Want;
+use crate::queue::store::event_log;
+use crate::queue::store::event_log::KeptEvents;
 use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::QUARANTINE;
+use crate::queue::store::space::file_system_bytes;
 
 /// Interval between two checks of the free space.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Interval between two counts of the quarantine.
 const QUARANTINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Interval between two looks at the age and size of the event log.
+const EVENTS_EVERY: Duration = Duration::from_secs(60);
+/// What stays of the event log on a full disk.
+const EVENTS_KEPT_MIN: Duration = Duration::from_secs(3600);
 
 /// Checks the free space and keeps the reserve.
 pub struct SpaceKeeper {
@@ -45,6 +55,9 @@ pub struct SpaceKeeper {
     /// The failure to allocate the reserve has been logged.
     told: bool,
     quarantine_counted_at: Option<Instant>,
+    events_dropped_at: Option<Instant>,
+    /// The clock at the start: a step of it while the server runs makes no event old.
+    started: (u64, Instant),
 }
 
 /// The thread that repeats the checks.
@@ -90,6 +103,8 @@ impl SpaceKeeper {
             reclaimer: Reclaimer::default(),
             told: false,
             quarantine_counted_at: None,
+            events_dropped_at: None,
+            started: (wall_ms(), Instant::now()),
         };
         keeper.check(queue);
         keeper.count_quarantine();
@@ -114,6 +129,7 @@ impl SpaceKeeper {
                 }
                 self.check(&queue);
                 self.count_quarantine();
+                self.drop_events(&queue);
                 // A file list that cannot be copied now is copied after the next check.
                 let _ = self.spool.copy_lists();
             }
@@ -134,6 +150,36 @@ impl SpaceKeeper {
         // If the folder cannot be read, the last count stays.
         if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
             self.observed.process.spool_quarantine_records.set(records);
+        }
+    }
+
+    /// Drops events that are too old or too many.
+    fn drop_events(&mut self, queue: &QueueConfig) {
+        let is_low = self.watch.is_low();
+        let every = if is_low { CHECK_EVERY } else { EVENTS_EVERY };
+        if self.events_dropped_at.is_some_and(|then| then.elapsed() < every) {
+            return;
+        }
+        self.events_dropped_at = Some(Instant::now());
+        let partitions = self.spool.partitions();
+        // A disk that does not answer is asked again a minute later.
+        let Ok(disk) = file_system_bytes(self.spool.path()) else { return };
+        let share = disk / 100 * u64::from(queue.events_disk_share) / partitions.len() as u64;
+        let age = if is_low { EVENTS_KEPT_MIN } else { queue.events_max_age };
+        let (start_ms, start) = self.started;
+        let now_ms = wall_ms().min(start_ms + start.elapsed().as_millis() as u64);
+        let oldest_ms = now_ms.saturating_sub(age.as_millis() as u64);
+        for partition in partitions {
+            let limits = KeptEvents { oldest_ms, bytes_max: share };
+            // What cannot be dropped now is dropped later.
+            let Ok(dropped) = event_log::drop_oldest(partition, limits) else { continue };
+            let metrics = &self.observed.partitions[usize::from(partition.id().0)];
+            metrics.partition_event_bytes.set(dropped.left);
+            metrics.events_dropped_bytes_total.add(dropped.for_age + dropped.for_space);
+            if dropped.for_space > 0 || is_low && dropped.for_age > 0 {
+                let bytes = dropped.for_space + dropped.for_age;
+                Record::EventsDropped { partition: partition.id(), bytes }.emit();
+            }
         }
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 
 use crate::base::clock::wall_ms;
 use crate::config::units;
 use crate::delivery::reroute;
+use crate::operations::events::ListEvents;
 use crate::operations::queue::ListMessages;
 use crate::operations::route_test::TestRoute;
 
@@ -56,6 +58,11 @@ pub enum Command {
         id: String,
         #[command(flatten)]
         options: Options,
+    },
+    /// Read the event log: what has become of messages and recipients.
+    Events {
+        #[command(subcommand)]
+        command: EventsCommand,
     },
     /// List, show, pause and resume destinations.
     Destination {
@@ -235,6 +242,82 @@ pub struct Selection {
     /// All queued messages.
     #[arg(long)]
     pub all: bool,
+}
+
+#[derive(Subcommand)]
+pub enum EventsCommand {
+    /// Show the newest events, one a line.
+    Tail {
+        /// Show at most this many events at first.
+        #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+        lines: usize,
+        /// Go on with new events until interrupted.
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        filter: EventFilter,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Print all events of a time, oldest first.
+    Export {
+        /// Only events from this time on: RFC 3339, or an age such as 30m, 2h, 1d.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        from: Option<u64>,
+        /// Only events before this time, in the same form.
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        to: Option<u64>,
+        #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+        format: ExportFormat,
+        #[command(flatten)]
+        filter: EventFilter,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values with a line of names.
+    Csv,
+}
+
+#[derive(Args)]
+pub struct EventFilter {
+    /// Only these types, separated by commas: accepted, deferred, delivered, bounced, expired,
+    /// cancelled, held.
+    #[arg(long = "type", value_name = "TYPES")]
+    types: Option<String>,
+    /// Only events of this message.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// Only events of this recipient; `@example.com` for all of a domain.
+    #[arg(long, value_name = "ADDRESS")]
+    recipient: Option<String>,
+    /// Only messages from this envelope sender; `<>` is the null sender.
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Only messages with this tag.
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+}
+
+impl From<EventFilter> for ListEvents {
+    fn from(filter: EventFilter) -> ListEvents {
+        let EventFilter { types, id, recipient, sender, tag } = filter;
+        ListEvents { types, id, recipient, sender, tag, ..ListEvents::default() }
+    }
+}
+
+/// Milliseconds since 1970.
+fn moment(text: &str) -> Result<u64, String> {
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at.as_millisecond().max(0) as u64);
+    }
+    let before = |age: Duration| wall_ms().saturating_sub(age.as_millis() as u64);
+    duration(text).map(before).map_err(|_| {
+        "not a time such as 2026-11-30T20:00:00Z, or an age such as 30m, 2h, 1d".to_owned()
+    })
 }
 
 #[derive(Subcommand)]

@@ -19,6 +19,7 @@
 mod arguments;
 mod client;
 mod destination;
+mod events;
 mod load;
 mod queue;
 mod queue_text;

@@ -11,6 +11,7 @@ use crate::cli::arguments::Arguments;
 use crate::cli::arguments::Command;
 use crate::cli::arguments::ConfigPage;
 use crate::cli::destination;
+use crate::cli::events;
 use crate::cli::load::Loaded;
 use crate::cli::load::invalid;
 use crate::cli::load::load;
@@ -71,6 +72,9 @@ fn try_run(command: Command, config: Option<PathBuf>) -> Result<ExitCode, OpFaul
         }
         Command::Why { id, options } => {
             queue::why(&load_for_spool(config)?.config, id, options.json)?;
+        }
+        Command::Events { command } => {
+            events::events(&load_for_spool(config)?.config, command)?;
         }
         Command::Destination { options, command } => {
             let loaded = load_for_spool(config)?;

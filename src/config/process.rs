@@ -12,6 +12,7 @@ use crate::config::name::Hostname;
 use crate::config::section::Section;
 use crate::config::section::section;
 use crate::config::section::text_of;
+use crate::config::units::DAY_MS;
 use crate::config::units::HOUR_MS;
 use crate::config::units::TIB;
 use crate::config::value::CoreSet;
@@ -64,6 +65,11 @@ section! {
         /// Inodes that must stay free on the file system of the spool. With fewer, new mail is refused
         /// with 452 4.3.1.
         min_free_inodes: usize = Is("1000"), Live, 0 => 1_000_000_000;
+        /// How long events are kept in the log of events, at most.
+        events_max_age: Duration = Is("'7d'"), Live, HOUR_MS => 365 * DAY_MS;
+        /// The share of the disk, in percent of its size, that the log of events may take. Beyond it,
+        /// or on a disk without room for new mail, the oldest events are dropped.
+        events_disk_share: u8 = Is("10"), Live, 1 => 90;
         /// Whether a message is synced to disk before the 250 reply. If false, a power cut loses
         /// accepted mail: use this for tests only.
         sync: bool = Is("true"), Restart;

@@ -7,6 +7,7 @@
 //! server        what operations reach: store, shards, pauses, config
 //! call          who may ask for what; how an operation is carried out
 //! queue         operations on messages
+//! events        pages of the event log
 //! destinations  operations on destinations
 //! explain       what a message waits for: the facts
 //! sentences     the same in sentences
@@ -29,6 +30,7 @@ pub mod connections;
 mod content;
 pub mod delivery;
 mod destinations;
+mod events;
 pub mod explain;
 mod instance;
 pub mod queue;

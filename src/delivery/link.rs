@@ -63,6 +63,7 @@ pub struct Link {
     pub host: Box<str>,
     /// `None` for a Unix socket.
     pub address: Option<SocketAddr>,
+    pub source: Option<Box<str>>,
     pub connect_us: u64,
     pub tls_policy: &'static str,
     /// Mails sent over it.

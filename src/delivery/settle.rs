@@ -17,12 +17,17 @@ use crate::delivery::job::Job;
 use crate::delivery::job::Life;
 use crate::delivery::job::Now;
 use crate::delivery::verdict::category_of;
+use crate::delivery::write::Changed;
 use crate::delivery::write::Ended;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
 use crate::delivery::write::Settled;
 use crate::delivery::write::Told;
 use crate::delivery::write::Write;
+use crate::event::EventList;
+use crate::event::record as event;
+use crate::event::record::Event;
+use crate::event::record::Fact;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
@@ -35,6 +40,7 @@ use crate::observe::label::AttemptOutcome;
 use crate::observe::log::Record;
 use crate::queue::admin::operate::HELD_DUE_MS;
 use crate::queue::admin::operate::Operation;
+use crate::queue::record::event_log;
 use crate::queue::record::job::Filed;
 use crate::queue::record::job::JobState;
 use crate::queue::record::job::Schedule;
@@ -183,6 +189,7 @@ impl Context<'_> {
             tally: Tally::default(),
             told: Vec::new(),
             settled: None,
+            changed: None,
             is_sent: false,
             ticket: None,
             unsettled: None,
@@ -262,7 +269,12 @@ impl Context<'_> {
             last_reply: "held by a route".into(),
             ..self.image(job, schedule)
         };
-        self.write(job, Next::Again(image))
+        Write { changed: self.changed(job, false), ..self.write(job, Next::Again(image)) }
+    }
+
+    fn changed(&self, job: &Job, is_cancelled: bool) -> Option<Changed> {
+        let (recipients, at) = (job.recipients.clone(), self.now.wall);
+        Some(Changed { is_cancelled, recipients, at })
     }
 
     /// It waits on disk, because too many others wait for a lookup.
@@ -288,7 +300,7 @@ impl Context<'_> {
     /// Removed by an operator.
     pub fn delete(&self, job: &Job) -> Write {
         let tally = Tally { cancelled: job.recipients.len() as u64, ..Tally::default() };
-        Write { tally, ..self.write(job, Next::End) }
+        Write { tally, changed: self.changed(job, true), ..self.write(job, Next::End) }
     }
 
     /// Any other operation.
@@ -364,24 +376,14 @@ impl Settled {
         let hop = self.hop.as_ref().map_or("", |hop| &hop.name);
         let before_due_ms = self.due.ms_since(mail.received);
         let before_us = (u64::from(envelope.intake_ms) + before_due_ms).saturating_mul(1000);
-        for (RecipientEnd { index, end }, answer) in &self.ended.ends {
-            let ended = match end {
-                End::Delivered => AttemptOutcome::Delivered,
-                End::Failed => AttemptOutcome::Bounced,
-                End::Deferred if self.again.is_none() => AttemptOutcome::Expired,
-                End::Deferred => AttemptOutcome::Deferred,
-            };
-            let category = match end {
-                End::Delivered => Category::Delivered,
-                End::Failed | End::Deferred => category_of(rules, answer, host),
-            };
+        self.each(rules, |index, (end, answer), outcome, category| {
             let is_well = *end == End::Delivered;
             let verdict = attempt.verdict.map(|verdict| verdict.to_string());
             let record = Record::Attempt {
                 id: mail.public_id,
-                outcome: ended.name(),
+                outcome: outcome.name(),
                 from: envelope.sender.unwrap_or(""),
-                to: recipients.get(*index as usize).map_or("", |one| one.mailbox),
+                to: recipients.get(index as usize).map_or("", |one| one.mailbox),
                 tenant: envelope.labels.tenant,
                 campaign: envelope.labels.campaign,
                 hop,
@@ -401,8 +403,70 @@ impl Settled {
                 connect_us: attempt.connect_us,
                 transfer_us: attempt.transfer_us,
             };
-            each(ended, label_of(category), &record);
+            each(outcome, label_of(category), &record);
+        });
+    }
+
+    /// Each recipient with its end, its answer, and what these amount to.
+    fn each(
+        &self,
+        rules: &Classifier,
+        mut show: impl FnMut(u32, (&End, &Answer), AttemptOutcome, Category),
+    ) {
+        for (RecipientEnd { index, end }, answer) in &self.ended.ends {
+            let outcome = match end {
+                End::Delivered => AttemptOutcome::Delivered,
+                End::Failed => AttemptOutcome::Bounced,
+                End::Deferred if self.again.is_none() => AttemptOutcome::Expired,
+                End::Deferred => AttemptOutcome::Deferred,
+            };
+            let category = match end {
+                End::Delivered => Category::Delivered,
+                End::Failed | End::Deferred => category_of(rules, answer, &self.ended.attempt.host),
+            };
+            show(*index, (end, answer), outcome, category);
         }
+    }
+
+    /// One event for each recipient.
+    pub fn events(&self, mail: &Mail, rules: &Classifier) -> EventList {
+        let envelope = mail.envelope();
+        let recipients: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+        let attempt = &*self.ended.attempt;
+        let mut list = EventList::default();
+        self.each(rules, |index, (_, answer), outcome, category| {
+            let again = self.again.filter(|_| outcome == AttemptOutcome::Deferred);
+            let told = event::Outcome {
+                index,
+                recipient: recipients.get(index as usize).map_or("", |one| one.mailbox),
+                sender: envelope.sender.unwrap_or(""),
+                tags: envelope.tags.iter().collect(),
+                metadata: event::fitting(envelope.metadata.iter()),
+                attempts: self.attempts,
+                destination: self.hop.as_ref().map_or("", |hop| &hop.destination),
+                host: &attempt.host,
+                address: attempt.address.map(|address| address.ip()),
+                source: attempt.source.as_deref(),
+                status: answer.status,
+                reply: event::cut(&answer.text),
+                is_remote: answer.remote,
+                category: (category != Category::Delivered).then(|| category.label()),
+                age_ms: self.now.ms_since(mail.received),
+                wait_us: attempt.wait_us,
+                connect_us: attempt.connect_us,
+                transfer_us: attempt.transfer_us,
+                again_in_ms: again.map(|again| again.ms_since(self.now)),
+            };
+            let fact = match outcome {
+                AttemptOutcome::Delivered => Fact::Delivered(told),
+                AttemptOutcome::Bounced => Fact::Bounced(told),
+                AttemptOutcome::Expired => Fact::Expired(told),
+                AttemptOutcome::Deferred => Fact::Deferred(told),
+            };
+            let owner = event_log::owner_of(mail.id, &envelope);
+            list.push(&Event::new(owner, self.now.as_ms(), fact));
+        });
+        list
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::base::Wall;
+use crate::event::EventList;
+use crate::event::record::Fact;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Hop;
@@ -11,6 +13,7 @@ use crate::handoff::frames::JobRef;
 use crate::handoff::frames::Mail;
 use crate::queue::admin::operate::Operation;
 use crate::queue::commit::unsettled::Unsettled;
+use crate::queue::record::event_log;
 use crate::queue::record::job::Indexes;
 use crate::queue::record::job::Job as StoredJob;
 use crate::queue::record::job::JobState;
@@ -29,6 +32,8 @@ pub struct Write {
     pub told: Vec<Told>,
     /// For the log, once it is written.
     pub settled: Option<Settled>,
+    /// For the event log: a change that is not the end of an attempt.
+    pub changed: Option<Changed>,
     /// A server may have taken the mail: it is written before what can wait.
     pub is_sent: bool,
     /// The operation that it is for.
@@ -93,6 +98,24 @@ impl JobImage {
             filed: self.schedule.filed,
             recipients: Indexes::Stored(&indexes),
         })
+    }
+}
+
+/// Recipients that were cancelled or held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    pub is_cancelled: bool,
+    pub recipients: Box<[u32]>,
+    pub at: Wall,
+}
+
+impl Changed {
+    pub fn event(&self, mail: &Mail) -> EventList {
+        let mut list = EventList::default();
+        let fact = if self.is_cancelled { Fact::Cancelled } else { Fact::Held };
+        let (at, indexes) = ((mail.id, self.at.as_ms()), self.recipients.iter().copied());
+        event_log::push_change(&mut list, at, &mail.envelope(), indexes, fact);
+        list
     }
 }
 

@@ -14,9 +14,11 @@ use crate::delivery::report::Note;
 use crate::delivery::report::Reporter;
 use crate::delivery::report::Reports;
 use crate::delivery::report::Story;
+use crate::delivery::write::Changed;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
 use crate::delivery::write::Write;
+use crate::event::EventList;
 use crate::handoff::Reader;
 use crate::handoff::frames::JobKey;
 use crate::observe::Histograms;
@@ -81,7 +83,8 @@ impl Desk {
             }
         };
         let Reports { list: reports, notes, held } = self.reports(store, write, policy).await;
-        let settlement = Arc::new(settlement(write, change, reports));
+        let events = events_of(write, &policy.replies);
+        let settlement = Arc::new(settlement(write, change, reports, events));
         let written = settle(&store.committer, write, &settlement).await;
         drop(held);
         if written != Written::Done {
@@ -135,8 +138,8 @@ impl Desk {
         let (partition, key) = (Arc::clone(&store.partition), write.job.key);
         let operation = operation.clone();
         let read = self.reader.run(move || apply(&partition, key, &operation, now)).await;
-        let record = match read {
-            Some(Ok(Applied::Record(record))) => record,
+        let (record, held) = match read {
+            Some(Ok(Applied::Record(record, held))) => (record, held),
             Some(Ok(Applied::Unchanged(part, schedule))) => {
                 return Written::Unchanged(part, schedule);
             }
@@ -145,7 +148,9 @@ impl Desk {
             Some(Err(_)) | None => return Written::DiskFull,
         };
         let schedule: Schedule = record.schedule;
-        let settlement = Arc::new(settlement(write, JobChange::Again(record), Vec::new()));
+        let events = held.map_or_else(EventList::default, |held| held.event(&write.mail));
+        let change = JobChange::Again(record);
+        let settlement = Arc::new(settlement(write, change, Vec::new(), events));
         match settle(&store.committer, write, &settlement).await {
             Written::Done => Written::Changed(schedule),
             other => other,
@@ -157,13 +162,27 @@ fn record_of(image: &JobImage) -> Result<JobRecord, RecordFault> {
     image.stored(JobRecord::new)
 }
 
-fn settlement(write: &Write, change: JobChange, reports: Vec<Report>) -> Settlement {
+fn events_of(write: &Write, rules: &Classifier) -> EventList {
+    match (&write.settled, &write.changed) {
+        (Some(settled), _) => settled.events(&write.mail, rules),
+        (None, Some(changed)) => changed.event(&write.mail),
+        (None, None) => EventList::default(),
+    }
+}
+
+fn settlement(
+    write: &Write,
+    change: JobChange,
+    reports: Vec<Report>,
+    events: EventList,
+) -> Settlement {
     let (id, job) = write.job.key;
     Settlement {
         id,
         job,
         change,
         reports,
+        events,
         tally: write.tally,
         is_order: write.ticket.is_some(),
         keep_until_ms: None,
@@ -193,7 +212,8 @@ pub fn written_of(written: Result<bool, CommitFault>) -> Written {
 
 /// What an operation makes of a record.
 enum Applied {
-    Record(JobRecord),
+    /// With the recipients that it holds.
+    Record(JobRecord, Option<Changed>),
     Unchanged(Part, Schedule),
     Gone,
 }
@@ -209,7 +229,12 @@ fn apply(
     };
     let job = Job::decode(&read.job)?;
     let part = match operation.applied(&job, now.as_ms()) {
-        Ok(Some(again)) => return Ok(Applied::Record(JobRecord::new(&again)?)),
+        Ok(Some(again)) => {
+            let recipients = again.recipients.iter().collect();
+            let held = Changed { is_cancelled: false, recipients, at: Wall::now() };
+            let held = Some(held).filter(|_| *operation == Operation::Hold);
+            return Ok(Applied::Record(JobRecord::new(&again)?, held));
+        }
         Ok(None) => Part::Already,
         Err(OperationFault::NotHeld) => Part::Refused(Refusal::NotHeld),
         Err(OperationFault::Held) => Part::Refused(Refusal::Held),

@@ -93,6 +93,8 @@ impl Answer {
 pub struct Attempt {
     pub host: Box<str>,
     pub address: Option<SocketAddr>,
+    /// The source that it was sent from, if one was chosen.
+    pub source: Option<Box<str>>,
     pub tls: Option<&'static str>,
     pub cipher: Option<&'static str>,
     /// How the server's identity was verified.

@@ -87,6 +87,9 @@ metrics! {
             "Age of a write to the partition that the disk has not answered; 0 if none hangs.";
         each partition_messages: Gauge, "Messages stored in the partition.";
         each partition_body_bytes: Gauge, "Body bytes of messages stored in the partition.";
+        each partition_event_bytes: Gauge, "Bytes of the event log of the partition on disk.";
+        sum events_dropped_bytes_total: Counter,
+            "Bytes of events dropped for their age or for space.";
     }
 }
 

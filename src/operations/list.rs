@@ -15,6 +15,7 @@ macro_rules! each_operation {
             $crate::operations::queue::AuditQueue,
             $crate::operations::queue::ChangeMessages,
             $crate::operations::why::ExplainMessage,
+            $crate::operations::events::ListEvents,
             $crate::operations::destination::ListDestinations,
             $crate::operations::destination::ShowDestination,
             $crate::operations::destination::PauseDestination,

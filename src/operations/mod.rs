@@ -11,12 +11,14 @@
 //! permission    what a caller must be allowed to do
 //! queue         messages: list, show, count, change
 //! why           what a message waits for
+//! events        the event log
 //! destination   where mail goes
 //! route_test    where mail of a recipient would go
 //! server        health and reload
 //! ```
 
 pub mod destination;
+pub mod events;
 pub mod fault;
 pub mod list;
 pub mod operation;

@@ -11,6 +11,8 @@ pub enum Permission {
     ReadQueue,
     /// The text of messages.
     ReadContent,
+    /// The event log.
+    ReadEvents,
     ChangeQueue,
     ReadDestinations,
     ChangeDestinations,
@@ -21,9 +23,10 @@ pub enum Permission {
 }
 
 impl Permission {
-    pub const ALL: [Permission; 8] = [
+    pub const ALL: [Permission; 9] = [
         Permission::ReadQueue,
         Permission::ReadContent,
+        Permission::ReadEvents,
         Permission::ChangeQueue,
         Permission::ReadDestinations,
         Permission::ChangeDestinations,

@@ -45,13 +45,18 @@
 //! backlog    flow, due_ms, id, job -> nothing         filed jobs, by destination, tenant and class
 //! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
-//! event, once, scheduled                              empty so far
+//! event      number                -> events          those of one batch; see `record::event_log`
+//! once, scheduled                                     empty so far
 //! default    "ledger"              -> Ledger          in the batch that it counts; see `ledger`
 //!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
 //! A key that is written once is removed with `SingleDelete`, so that a message that is delivered soon
-//! never leaves the memtable; only `job`, `kept` and `default` use `Delete`. The two are never mixed in
-//! one family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
+//! never leaves the memtable; only `job`, `kept`, `event` and `default` use `Delete`. The two are never
+//! mixed in one family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
+//!
+//! Events are written in the batch that makes them true, and cost no sync. Those of a batch that is not
+//! synced (an attempt that failed for now) are synced with the next one, or after half a second; readers
+//! read only what is durable. Entries go by age and size, by files (`store::event_log`).
 //!
 //! The rows of a job in `due` and `backlog` are a pure function of its record (`record::rows`), and the
 //! same batch changes both. A row that belongs to no record is a leftover: a write that failed on a full

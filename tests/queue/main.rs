@@ -4,6 +4,7 @@
 
 mod commit;
 mod damage;
+mod events;
 mod faults;
 #[path = "../support/model_store.rs"]
 mod model_store;

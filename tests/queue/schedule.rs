@@ -86,6 +86,7 @@ fn settle(rig: &Rig, (id, job): JobKey, change: JobChange, delivered: u64) -> bo
 
 fn settlement((id, job): JobKey, change: JobChange, delivered: u64) -> Arc<Settlement> {
     Arc::new(Settlement {
+        events: Default::default(),
         id,
         job,
         change,

@@ -70,6 +70,7 @@ fn part_due(due_ms: u64, number: u16, indexes: &[u32]) -> JobRecord {
 
 fn settlement(id: MessageId, job: u16, change: JobChange, tally: Tally) -> Arc<Settlement> {
     Arc::new(Settlement {
+        events: Default::default(),
         id,
         job,
         change,
@@ -182,6 +183,7 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     let change = JobChange::Again(part_due(NOW_MS + 1, 0, &[1]));
     let tally = Tally { bounced: 1, ..Tally::default() };
     let with_report = Settlement {
+        events: Default::default(),
         id: bounced,
         job: 0,
         change,
@@ -219,6 +221,7 @@ fn what_an_operator_was_told_is_synced() {
     let again = |is_order| {
         let (change, tally) = (JobChange::Again(part(0, &[0])), Tally::default());
         Arc::new(Settlement {
+            events: Default::default(),
             id,
             job: 0,
             change,
@@ -553,6 +556,7 @@ fn a_message_is_kept_after_its_end_until_it_expires() {
         let is_order = false;
         let envelope = None;
         Arc::new(Settlement {
+            events: Default::default(),
             id,
             job: 0,
             change,

@@ -36,6 +36,7 @@ use crate::support::Client;
 use crate::support::PATIENCE;
 use crate::support::Server;
 use crate::support::Setup;
+use crate::support::events;
 use crate::support::ledger::Audit;
 use crate::support::ledger::Ledger;
 use crate::support::ledger::MailState;
@@ -182,6 +183,7 @@ impl Field {
     fn audit(&mut self, reading: Reading, when: &str) -> Audit {
         let audit = self.ledger.audit_stopped(&self.spool(), reading);
         audit.assert_sound(when);
+        events::assert_agree_in(&self.spool(), when);
         self.kept_in_doubt += audit.kept_in_doubt;
         audit
     }

@@ -16,6 +16,7 @@ use crate::support::Server;
 use crate::support::Setup;
 use crate::support::disk::FailingDisk;
 use crate::support::disk::Filter;
+use crate::support::events;
 use crate::support::is_root;
 use crate::support::ledger::Audit;
 use crate::support::ledger::Ledger;
@@ -67,6 +68,9 @@ fn cut_under_load(
     disk.clear_away();
     disk.power_on();
     let audit = ledger.audit_stopped(&spool, Reading::Everything);
+    if config == CONFIG {
+        events::assert_agree_in(&spool, "after the cut");
+    }
     disk.power_off().expect("nobody has a file open");
     audit
 }

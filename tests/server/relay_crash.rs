@@ -46,6 +46,7 @@ use crate::support::Client;
 use crate::support::PATIENCE;
 use crate::support::Server;
 use crate::support::Setup;
+use crate::support::events;
 use crate::support::ledger::numbered_body;
 use crate::support::load::Random;
 use crate::support::number_from;
@@ -434,6 +435,7 @@ impl Field {
         self.told.push(told.collect());
         self.sink.life.fetch_add(1, Ordering::SeqCst);
         self.audit(when);
+        events::assert_agree_in(&self.path().join("spool"), when);
     }
 
     /// Waits until the relay has ended at a failpoint.

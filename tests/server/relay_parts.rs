@@ -38,6 +38,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
     let job = Job { number, recipients: Indexes::Stored(&indexes), ..Job::fresh(now_ms, 0) };
     let change = JobChange::Split(vec![JobRecord::new(&job).expect("the job can be encoded")]);
     let settlement = Settlement {
+        events: Default::default(),
         id,
         job: 0,
         change,

@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod events;
 pub mod ledger;
 pub mod load;
 pub mod nameserver;

@@ -62,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("libc", &["rt", "boot", "queue"]),
     ("mail_parser", &["wire"]),
     ("memchr", &["wire"]),
+    ("postcard", &["event"]),
     ("rcgen", &["net"]),
     ("rocksdb", &["queue"]),
     ("rustix", &["queue"]),

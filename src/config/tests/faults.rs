@@ -28,7 +28,7 @@ const NAMES_AND_TYPES: &[Row] = &[
              network_prefix_v6, connection_rate_per_address, exempt_networks, received_count, \
              body_line_length, min_...",
             "8: queue.x: unknown key - known names: partitions, memory, min_free_space, \
-             min_free_inodes, sync",
+             min_free_inodes, events_max_age, events_disk_share, sync",
         ],
     ),
     (

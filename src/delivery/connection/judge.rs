@@ -122,6 +122,7 @@ pub(super) fn judge(
     let attempt = Box::new(Attempt {
         host: link.host.clone(),
         address: link.address,
+        source: link.source.clone(),
         tls: facts.map(|facts| facts.version),
         cipher: facts.map(|facts| facts.cipher),
         verdict: facts.and_then(TlsFacts::verdict),

@@ -136,7 +136,8 @@ pub(super) async fn greet(
         station.trust.count_session(way.hop, name, way.terms, facts);
     }
     let host = way.host.name().into();
-    Ok(Link { transfer, host, address, connect_us, tls_policy, sent: 0 })
+    let source = way.source.map(|source| source.name.as_ref().into());
+    Ok(Link { transfer, host, address, source, connect_us, tls_policy, sent: 0 })
 }
 
 /// Begins TLS and shakes hands.

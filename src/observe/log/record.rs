@@ -258,6 +258,9 @@ records! {
         Error "commit_hung" CommitHung { partition: PartitionId, seconds: u64, action: &'a str }
         Info "commit_resumed" CommitResumed { partition: PartitionId, seconds: u64 }
         Error "spool_full" SpoolFull { free_bytes: u64, free_inodes: u64 }
+        /// The log of events has reached its share of the disk, or the disk is full: the oldest events
+        /// are gone before their time.
+        Warn "events_dropped" EventsDropped { partition: PartitionId, bytes: u64 }
         Info "spool_recovered" SpoolRecovered { free_bytes: u64, free_inodes: u64 }
         /// An unreadable record was moved to quarantine with its bytes.
         Error "quarantined" Quarantined {

@@ -14,9 +14,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 use crossbeam::channel::Sender;
+use crossbeam::channel::at;
+use crossbeam::channel::never;
 use crossbeam::queue::ArrayQueue;
 
 use crate::base::MessageId;
@@ -119,6 +122,9 @@ pub struct CommitCounts {
     pub faults_other: AtomicU64,
 }
 
+/// Every sender of orders is gone.
+pub struct NoSender;
+
 /// The commit thread's end of the lane.
 pub struct Orders {
     plain: Receiver<Work>,
@@ -126,14 +132,18 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Waits for the next order. `None`: every sender is gone.
-    pub fn wait(&self) -> Option<Work> {
-        self.next(true).or_else(|| {
-            crossbeam::channel::select! {
-                recv(self.urgent) -> work => work.ok(),
-                recv(self.plain) -> work => work.ok(),
-            }
-        })
+    /// Waits for the next order. `None`: there was none until then.
+    pub fn wait(&self, until: Option<Instant>) -> Result<Option<Work>, NoSender> {
+        if let Some(work) = self.next(true) {
+            return Ok(Some(work));
+        }
+        let timeout = until.map_or_else(never, at);
+        let work = crossbeam::channel::select! {
+            recv(self.urgent) -> work => work,
+            recv(self.plain) -> work => work,
+            recv(timeout) -> _ => return Ok(None),
+        };
+        work.map(Some).map_err(|_| NoSender)
     }
 
     pub fn next_urgent(&self) -> Option<Work> {

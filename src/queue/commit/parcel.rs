@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::base::MessageId;
 use crate::base::Slice;
 use crate::base::limits::CHUNK_BYTES;
+use crate::event::EventList;
 use crate::queue::record::envelope::Envelope;
+use crate::queue::record::event_log::push_accepted;
 use crate::queue::record::head::encode_head;
 use crate::queue::record::job::Job;
 use crate::queue::record::outer::RecordFault;
@@ -27,6 +29,7 @@ pub struct Parcel {
     pub due_ms: u64,
     pub body_bytes: u64,
     pub recipients: u32,
+    pub events: EventList,
 }
 
 impl Parcel {
@@ -52,13 +55,19 @@ impl Parcel {
         self.due_ms = due_ms;
         self.body_bytes = envelope.body.bytes;
         self.recipients = envelope.recipients.len() as u32;
+        self.events.clear();
+        let (id, peer) = (self.id(), Some(envelope.peer.ip()));
+        push_accepted(&mut self.events, id, envelope, peer);
         Ok(())
     }
 
     /// Approximate bytes in a batch.
     pub fn bytes(&self) -> usize {
         let slices: usize = self.slices.iter().map(Slice::len).sum();
-        self.records.len() + slices + self.shared.as_ref().map_or(0, |body| body.len())
+        self.records.len()
+            + self.events.bytes().len()
+            + slices
+            + self.shared.as_ref().map_or(0, |body| body.len())
     }
 
     /// Chunks that are written with the envelope.

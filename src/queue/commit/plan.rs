@@ -12,6 +12,7 @@ use std::collections::HashSet;
 
 use crate::base::MessageId;
 use crate::base::limits::CHUNK_BYTES;
+use crate::event::EventList;
 use crate::queue::commit::parcel::Parcel;
 use crate::queue::commit::settle::Filing;
 use crate::queue::commit::settle::JobChange;
@@ -20,6 +21,7 @@ use crate::queue::commit::settle::Report;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::envelope::Envelope;
+use crate::queue::record::event_log::Gathered;
 use crate::queue::record::family::Family;
 use crate::queue::record::head::encode_head;
 use crate::queue::record::job::Job;
@@ -63,6 +65,7 @@ pub struct Plan {
     /// Jobs and messages that this batch ends.
     ended: HashSet<JobKey>,
     gone: HashSet<MessageId>,
+    events: Gathered,
     record: Vec<u8>,
 }
 
@@ -75,8 +78,14 @@ impl Plan {
         !self.born.is_empty()
     }
 
-    /// The last entry: the counts, where they have changed.
-    pub fn end(&self, batch: &mut impl Batch) {
+    /// Whether events were put, or will be.
+    pub fn has_events(&self) -> bool {
+        self.ledger.events != self.ledger_before.events || !self.events.is_empty()
+    }
+
+    /// The last rows: the events, and the counts where they have changed.
+    pub fn end(&mut self, batch: &mut impl Batch) {
+        self.events.put(batch, &mut self.ledger.events);
         if self.ledger != self.ledger_before {
             batch.put(Family::Default, LEDGER_KEY, &self.ledger.encode());
         }
@@ -91,6 +100,7 @@ impl Plan {
             batch.remove(Family::Stream, &key::of_id(id));
         }
         self.note_accepted(id, parcel.recipients, parcel.body_bytes);
+        self.note_events(batch, &parcel.events);
         self.chunks += parcel.chunks().count() as u32;
     }
 
@@ -105,6 +115,7 @@ impl Plan {
         put_rows(batch, (report.id, report.job.number), None, Some(report.job.schedule));
         self.record = head;
         self.note_accepted(report.id, report.recipients, report.body().len() as u64);
+        self.note_events(batch, &report.events);
         self.reports += 1;
     }
 
@@ -114,6 +125,13 @@ impl Plan {
         self.ledger.taken += u64::from(recipients);
         self.ledger.note_id(id);
         self.is_synced = true;
+    }
+
+    fn note_events(&mut self, batch: &mut impl Batch, events: &EventList) {
+        self.events.add(events);
+        if self.events.is_full() {
+            self.events.put(batch, &mut self.ledger.events);
+        }
     }
 
     /// W2: gives jobs other rows in `backlog`. `false`: one of them no longer exists or is held.
@@ -208,6 +226,7 @@ impl Plan {
             }
         }
         settlement.reports.iter().for_each(|report| self.accept_report(batch, report));
+        self.note_events(batch, &settlement.events);
         self.ledger.ended.add(&settlement.tally);
         self.settled += 1;
         self.is_synced |= settlement.is_synced();
@@ -229,6 +248,7 @@ impl Plan {
         self.removed_messages += u64::from(removed.was_queued);
         self.removed_bytes += removed.body_bytes;
         self.ledger.ended.cancelled += removed.recipients;
+        self.note_events(batch, &removed.events);
         self.is_synced = true;
         Ok(true)
     }

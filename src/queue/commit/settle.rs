@@ -23,8 +23,10 @@ use std::sync::Arc;
 
 use crate::base::MessageId;
 use crate::base::limits::CHUNK_BYTES;
+use crate::event::EventList;
 use crate::queue::record::envelope::BodySum;
 use crate::queue::record::envelope::Envelope;
+use crate::queue::record::event_log::push_accepted;
 use crate::queue::record::job::Filed;
 use crate::queue::record::job::Job;
 use crate::queue::record::job::Schedule;
@@ -39,6 +41,8 @@ pub struct Settlement {
     pub change: JobChange,
     /// Reports to the sender, written in the same batch.
     pub reports: Vec<Report>,
+    /// What becomes true with it.
+    pub events: EventList,
     pub tally: Tally,
     /// Requested by an operator, who is answered once the change is durable.
     pub is_order: bool,
@@ -92,6 +96,7 @@ pub struct Report {
     pub message: Vec<u8>,
     head_bytes: usize,
     pub recipients: u32,
+    pub events: EventList,
 }
 
 impl Report {
@@ -112,11 +117,14 @@ impl Report {
             crc32: crc32fast::hash(body),
         };
         let mut record = Vec::with_capacity(512);
-        Envelope { head_bytes: head_bytes as u32, body: sum, ..*envelope }.encode(&mut record)?;
+        let envelope = &Envelope { head_bytes: head_bytes as u32, body: sum, ..*envelope };
+        envelope.encode(&mut record)?;
         let recipients = envelope.recipients.len();
         let job = JobRecord::new(&Job::fresh(due_ms, recipients))?;
         let recipients = recipients as u32;
-        Ok(Report { id, envelope: record, job, message, head_bytes, recipients })
+        let mut events = EventList::default();
+        push_accepted(&mut events, id, envelope, None);
+        Ok(Report { id, envelope: record, job, message, head_bytes, recipients, events })
     }
 
     pub fn body(&self) -> &[u8] {
@@ -148,7 +156,10 @@ impl Settlement {
             JobChange::Again(job) => job.bytes.len(),
             JobChange::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
         };
-        let reports = self.reports.iter().map(|r| r.envelope.len() + r.message.len() + 256);
-        64 + jobs + reports.sum::<usize>()
+        let reports = self
+            .reports
+            .iter()
+            .map(|r| r.envelope.len() + r.message.len() + r.events.bytes().len() + 256);
+        64 + jobs + self.events.bytes().len() + reports.sum::<usize>()
     }
 }

@@ -268,11 +268,14 @@ impl Inner {
             self.pool.give(slice.into_chunk());
         }
         parcel.records.clear();
+        parcel.events.clear();
         let mut parcels = self.parcels.borrow_mut();
-        if parcels.len() < PARCELS_IDLE_MAX && parcel.records.capacity() <= RECORDS_KEPT_BYTES_MAX {
+        let bytes = parcel.records.capacity().max(parcel.events.capacity());
+        if parcels.len() < PARCELS_IDLE_MAX && bytes <= RECORDS_KEPT_BYTES_MAX {
             parcels.push(Parcel {
                 slices: parcel.slices,
                 records: parcel.records,
+                events: parcel.events,
                 ..Parcel::default()
             });
         }

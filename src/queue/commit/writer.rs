@@ -14,6 +14,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::Instant;
 
 use rocksdb::WriteOptions;
@@ -24,6 +25,7 @@ use crate::queue::cause::Cause;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
+use crate::queue::commit::lane::NoSender;
 use crate::queue::commit::lane::Orders;
 use crate::queue::commit::lane::Work;
 use crate::queue::commit::plan::Plan;
@@ -44,6 +46,9 @@ use crate::queue::store::room::Room;
 /// writes, so nothing else can be left. The batch that found it full adds all of its own to them.
 const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
 
+/// How long events may wait for a sync that other orders of the partition make.
+const EVENTS_UNSYNCED_MAX: Duration = Duration::from_millis(500);
+
 /// Settlements of one batch after which other orders go first.
 const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
 
@@ -61,6 +66,12 @@ pub(super) struct BatchWriter {
     remains: Vec<Remains>,
     /// The last write found the disk full.
     full: bool,
+    /// Where the numbers end that the last write has given to events, and those of writes that found
+    /// the disk full.
+    events_planned: u64,
+    events_tried: u64,
+    /// Since when events are written and not synced.
+    unsynced_since: Option<Instant>,
 }
 
 impl BatchWriter {
@@ -81,6 +92,9 @@ impl BatchWriter {
             taken_bytes: 0,
             remains: Vec::new(),
             full: false,
+            events_planned: 0,
+            events_tried: 0,
+            unsynced_since: None,
         }
     }
 
@@ -88,10 +102,26 @@ impl BatchWriter {
         let _end = ThreadEnd { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
-            let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };
-            stop = self.take(first, orders);
-            self.commit();
+            let sync_at = self.unsynced_since.map(|since| since + EVENTS_UNSYNCED_MAX);
+            if sync_at.is_some_and(|at| at <= Instant::now()) {
+                self.sync_events();
+                continue;
+            }
+            let first = match self.held.take() {
+                Some(held) => Ok(Some(held)),
+                None => orders.wait(sync_at),
+            };
+            match first {
+                Ok(Some(first)) => {
+                    stop = self.take(first, orders);
+                    self.commit();
+                }
+                // It is time for a sync.
+                Ok(None) => (),
+                Err(NoSender) => break,
+            }
         }
+        self.sync_events();
         // Orders that came after `Stop`.
         while let Some(work) = orders.next(true) {
             self.lane.complete(answer(work, Err(CommitFault::Stopped)));
@@ -175,6 +205,7 @@ impl BatchWriter {
         let partition = Arc::clone(&self.partition);
         let mut batch = StoreBatch::new(partition.families(), capacity);
         let (plan, unread) = self.plan(&mut batch);
+        self.events_planned = plan.ledger.events;
         let names = if plan.is_synced { COMMIT_POINTS } else { STREAM_POINTS };
         let options = if plan.is_synced { &self.synced } else { &self.unsynced };
         point(names.before);
@@ -207,6 +238,9 @@ impl BatchWriter {
         let mut plan = Plan::new(self.partition.ledger());
         let mut unread = None;
         self.remains.iter().for_each(|remains| remains.put_removal(batch));
+        if self.events_tried > plan.ledger.events {
+            batch.remove_events(plan.ledger.events, self.events_tried);
+        }
         for taken in &mut self.taken {
             if let Err(text) = taken.plan(&self.partition, batch, &mut plan) {
                 unread = Some(text);
@@ -217,10 +251,16 @@ impl BatchWriter {
     }
 
     fn on_written(&mut self, plan: &Plan, write_us: u32) {
-        self.full = false;
+        (self.full, self.events_tried) = (false, 0);
         self.room.note_written(self.partition.db());
         self.remains.clear();
-        self.partition.set_ledger(plan.ledger);
+        self.partition.set_ledger(plan.ledger, plan.is_synced);
+        if plan.is_synced {
+            self.partition.note_synced(plan.ledger.events);
+            self.unsynced_since = None;
+        } else if plan.has_events() {
+            self.unsynced_since.get_or_insert_with(Instant::now);
+        }
         self.partition.count_in(plan.messages.into(), plan.body_bytes);
         self.partition.count_out(plan.removed_messages, plan.removed_bytes);
         let counts = &self.lane.counts;
@@ -229,6 +269,17 @@ impl BatchWriter {
         counts.messages.fetch_add(plan.messages.into(), Ordering::Relaxed);
         counts.chunks.fetch_add(plan.chunks.into(), Ordering::Relaxed);
         counts.write_us.fetch_add(write_us.into(), Ordering::Relaxed);
+    }
+
+    /// Makes events durable whose batch was not synced. Nobody waits for it: after a fault the next
+    /// write meets the same disk.
+    fn sync_events(&mut self) {
+        if self.unsynced_since.take().is_some() && self.lane.fault() != Some(CommitFault::Failed) {
+            match self.partition.sync_log() {
+                Ok(()) => self.partition.note_synced(self.partition.ledger().events),
+                Err(cause) => drop(self.on_failed(cause.into_string())),
+            }
+        }
     }
 
     fn on_failed(&mut self, text: String) -> CommitFault {
@@ -241,6 +292,7 @@ impl BatchWriter {
         faults.fetch_add(1, Ordering::Relaxed);
         if cause == Cause::DiskFull {
             self.keep_remains();
+            self.events_tried = self.events_tried.max(self.events_planned);
             self.full = true;
             return CommitFault::SpoolFull;
         }

@@ -51,6 +51,7 @@ pub enum Family {
     Backlog,
     Stream,
     Kept,
+    Event,
     Default,
 }
 
@@ -74,6 +75,7 @@ impl Family {
             Family::Backlog => BACKLOG,
             Family::Stream => STREAM,
             Family::Kept => KEPT,
+            Family::Event => EVENT,
             Family::Default => DEFAULT,
         }
     }
@@ -81,7 +83,7 @@ impl Family {
     /// How every key of this family is removed.
     pub const fn removal(self) -> Removal {
         match self {
-            Family::Job | Family::Kept | Family::Default => Removal::Delete,
+            Family::Job | Family::Kept | Family::Event | Family::Default => Removal::Delete,
             Family::Envelope
             | Family::Head
             | Family::Body

@@ -23,11 +23,12 @@ pub const LEDGER_KEY: &[u8] = b"ledger";
 /// that was cut short, and corrects the ledger.
 pub const MENDING_KEY: &[u8] = b"mending";
 
-/// Version 2 counts suppressed recipients.
-const KIND_LEDGER: Kind = Kind { byte: b'L', version: 2 };
+/// Version 2 counts suppressed recipients, version 3 events.
+const KIND_LEDGER: Kind = Kind { byte: b'L', version: 3 };
 
 /// Bytes of an encoded `Ledger`.
-pub const LEDGER_LEN: usize = 70;
+pub const LEDGER_LEN: usize = 78;
+const LEDGER_V2_LEN: usize = 70;
 const LEDGER_V1_LEN: usize = 62;
 
 /// Recipients by their final state.
@@ -68,6 +69,8 @@ pub struct Ledger {
     pub quarantined: u64,
     /// The largest id ever given: a clock that is set back must not give it again.
     pub newest: u64,
+    /// The number of the next event.
+    pub events: u64,
 }
 
 /// Recipients for which ledger and jobs did not agree.
@@ -117,6 +120,7 @@ impl Ledger {
             },
             quarantined: self.quarantined.max(other.quarantined),
             newest: self.newest.max(other.newest),
+            events: self.events.max(other.events),
         }
     }
 
@@ -137,6 +141,7 @@ impl Ledger {
             self.quarantined,
             self.newest,
             ended.suppressed,
+            self.events,
         ] {
             writer.u64(count);
         }
@@ -157,9 +162,13 @@ impl Ledger {
             },
             quarantined: reader.u64()?,
             newest: reader.u64()?,
+            events: 0,
         };
         if reader.version() > 1 {
             ledger.ended.suppressed = reader.u64()?;
+        }
+        if reader.version() > 2 {
+            ledger.events = reader.u64()?;
         }
         reader.end()?;
         Ok(ledger)
@@ -167,7 +176,11 @@ impl Ledger {
 
     /// The ledger at the front of `bytes`, whatever follows.
     pub fn decode_front(bytes: &[u8]) -> Result<Ledger, RecordFault> {
-        let len = if bytes.first() == Some(&1) { LEDGER_V1_LEN } else { LEDGER_LEN };
+        let len = match bytes.first() {
+            Some(1) => LEDGER_V1_LEN,
+            Some(2) => LEDGER_V2_LEN,
+            _ => LEDGER_LEN,
+        };
         Ledger::decode(bytes.get(..len).ok_or(RecordFault::TooShort)?)
     }
 }
@@ -201,6 +214,7 @@ mod tests {
             ended: Tally { delivered: 1, bounced: 2, expired: 3, cancelled: 1, suppressed: 2 },
             quarantined: 1,
             newest: 77,
+            events: 5,
         };
         assert_eq!(ledger.encode().len(), LEDGER_LEN);
         assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));

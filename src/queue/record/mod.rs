@@ -4,6 +4,7 @@
 //!           decoding do no I/O.
 
 pub mod envelope;
+pub mod event_log;
 pub mod family;
 pub mod flow;
 pub mod head;

@@ -20,6 +20,7 @@ use crate::queue::record::lost::Lost;
 use crate::queue::record::outer::RecordFault;
 use crate::queue::recover::pass;
 use crate::queue::store::copies::CopiedLedger;
+use crate::queue::store::event_log;
 use crate::queue::store::found::Depth;
 use crate::queue::store::found::Recovered;
 use crate::queue::store::partition::Partition;
@@ -115,7 +116,12 @@ impl Started {
     }
 
     fn recover(&self, spec: &PartitionSpec, found: &mut Recovered) -> Result<(), QueueFault> {
-        pass::run(&self.partition, spec, self.depth, self.lost, found)
+        pass::run(&self.partition, spec, self.depth, self.lost, found)?;
+        if self.partition.is_writable() {
+            // If the newest events cannot be read, the database is damaged.
+            event_log::next_number(&self.partition)?;
+        }
+        Ok(())
     }
 }
 
@@ -186,7 +192,10 @@ fn open_ledger(
             found.tell(spec, Notice::NotCopied { partition: spec.id, why: cause.to_string() });
         }
     }
-    partition.set_ledger(ledger);
+    // Of a ledger that was lost with its copy.
+    ledger.events = ledger.events.max(event_log::next_number(partition).unwrap_or(0));
+    partition.set_ledger(ledger, true);
+    partition.note_synced(ledger.events);
     Ok(ledger)
 }
 

@@ -4,6 +4,7 @@ use rocksdb::ColumnFamily;
 use rocksdb::DB;
 use rocksdb::WriteBatch;
 
+use crate::queue::record::event_log::key_of;
 use crate::queue::record::family::Family;
 use crate::queue::record::family::Removal;
 use crate::queue::record::rows::Batch;
@@ -19,6 +20,7 @@ pub struct Families<'p> {
     pub backlog: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
     pub kept: &'p ColumnFamily,
+    pub event: &'p ColumnFamily,
     pub default: &'p ColumnFamily,
 }
 
@@ -34,6 +36,7 @@ impl<'p> Families<'p> {
             backlog: handle(Family::Backlog),
             stream: handle(Family::Stream),
             kept: handle(Family::Kept),
+            event: handle(Family::Event),
             default: handle(Family::Default),
         }
     }
@@ -48,6 +51,7 @@ impl<'p> Families<'p> {
             Family::Backlog => self.backlog,
             Family::Stream => self.stream,
             Family::Kept => self.kept,
+            Family::Event => self.event,
             Family::Default => self.default,
         }
     }
@@ -71,6 +75,12 @@ impl<'p> StoreBatch<'p> {
 
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+
+    /// Removes the entries of events from one number up to another. Not for what is usual: readers of
+    /// the family pass over such a removal until it is compacted.
+    pub fn remove_events(&mut self, from: u64, to: u64) {
+        self.writes.delete_range_cf(self.families.event, key_of(from), key_of(to));
     }
 
     /// To be written.

@@ -1,6 +1,7 @@
 //! The database of a partition: opened, repaired, read, and written by typed operations.
 
 pub mod copies;
+pub mod event_log;
 pub mod families;
 pub mod folder;
 pub mod found;

@@ -63,6 +63,8 @@ pub struct Partition {
     /// The next start reads everything.
     suspected: AtomicBool,
     unsettled: UnsettledCounts,
+    /// The number after the last event that is durable.
+    events_synced: AtomicU64,
     /// Offline removals, one at a time: two of the same message must not meet.
     operator: Mutex<()>,
 }
@@ -103,6 +105,7 @@ impl Partition {
             copies: spec.copies(),
             suspected: AtomicBool::new(false),
             unsettled: UnsettledCounts::new(Instant::now()),
+            events_synced: AtomicU64::new(0),
             operator: Mutex::new(()),
         }
     }
@@ -236,6 +239,22 @@ impl Partition {
         }
     }
 
+    /// Makes every write so far durable.
+    pub(in crate::queue) fn sync_log(&self) -> Result<(), rocksdb::Error> {
+        self.db.flush_wal(self.sync)
+    }
+
+    /// Every event before this number is durable.
+    pub(in crate::queue) fn note_synced(&self, events: u64) {
+        self.events_synced.fetch_max(events, Ordering::Release);
+    }
+
+    /// The number after the last event that is durable. What comes behind may be lost, and its numbers
+    /// given again.
+    pub fn events_synced(&self) -> u64 {
+        self.events_synced.load(Ordering::Acquire)
+    }
+
     /// Errors of flushes and compactions so far.
     pub fn background_errors(&self) -> u64 {
         background_errors(&self.db)
@@ -261,12 +280,16 @@ impl Partition {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over the ledger of a write that succeeded.
-    pub fn set_ledger(&self, ledger: Ledger) {
+    /// Takes over the ledger of a write that succeeded. One that was not synced is not copied: after a
+    /// power cut the database would seem to have lost what the copy counts.
+    pub fn set_ledger(&self, ledger: Ledger, is_synced: bool) {
         let mut counted = self.counted();
         let changed = counted.ledger != ledger;
         counted.ledger = ledger;
-        if changed && let Some(copy) = &mut counted.copy {
+        if changed
+            && is_synced
+            && let Some(copy) = &mut counted.copy
+        {
             // The copy is behind until the next write; the database has the counts.
             let _ = copy.write(&ledger);
         }

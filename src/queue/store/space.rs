@@ -34,6 +34,12 @@ pub fn space(path: &Path) -> io::Result<Space> {
     })
 }
 
+/// The size of the file system of `path`.
+pub fn file_system_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 /// Whether the spool was too full for new mail at the last check.
 #[derive(Debug)]
 pub struct SpaceWatch {

@@ -6,6 +6,7 @@
 mod bodies;
 mod clients;
 mod commands;
+mod events;
 mod hostile;
 mod kit;
 mod limits;

@@ -54,6 +54,7 @@ use crate::delivery::stripe;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
 use crate::delivery::write::Write;
+use crate::event::EventList;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::End;
 use crate::handoff::frame::Hop;
@@ -1025,9 +1026,19 @@ impl World {
         if let Some(change) = change {
             let is_order = matches!(write.next, Next::Operation(_)) || write.ticket.is_some();
             let (job, tally, keep_until_ms) = (number, write.tally, None);
+            let events = EventList::default();
             let envelope = Some(write.mail.stored_envelope());
-            let settlement =
-                Settlement { id, job, change, reports, tally, is_order, keep_until_ms, envelope };
+            let settlement = Settlement {
+                id,
+                job,
+                change,
+                reports,
+                events,
+                tally,
+                is_order,
+                keep_until_ms,
+                envelope,
+            };
             if !self.stores[usize::from(id.partition().0)].settle(&settlement) {
                 written = Written::NotFound;
             }
